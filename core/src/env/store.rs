@@ -1,0 +1,168 @@
+use std::{fmt, future::Future};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    append::Freshness,
+    env::NodeId,
+    event::RecordedEvent,
+    shard::{Checkpoint, ShardId},
+    stream::{Head, StreamName},
+};
+
+/// Names one incarnation of a node: 128 random bits, drawn at its start.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Token(pub u128);
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0 >> 96)
+    }
+}
+
+/// Who sequences a shard. Written by compare-and-set alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct EpochRow {
+    /// The shard.
+    pub shard: ShardId,
+    /// Grows with every change of owner; 0: the shard never had one.
+    pub epoch: u64,
+    /// The owner, and its incarnation; `None`: it was released, or never taken.
+    pub owner: Option<(NodeId, Token)>,
+}
+
+impl EpochRow {
+    /// The row of a shard that never had an owner; what a read answers when there is no row.
+    pub const fn vacant(shard: ShardId) -> Self {
+        EpochRow { shard, epoch: 0, owner: None }
+    }
+}
+
+/// How a compare-and-set ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Swap {
+    /// The row is as asked.
+    Done,
+    /// The row was not as expected; this is how it is.
+    Lost(EpochRow),
+}
+
+/// A sign of life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct NodeRow {
+    /// The node.
+    pub node: NodeId,
+    /// Its incarnation.
+    pub token: Token,
+    /// Grows with each sign of life.
+    pub beat: u64,
+    /// Whether it is leaving: it should be given no shard.
+    pub draining: bool,
+}
+
+/// A row that is written with a logical timestamp: it is a function of the log (a [`NodeRow`]: of
+/// its writer), so that it may be written twice, late, or by a zombie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Row {
+    /// An event in its place.
+    Event(RecordedEvent),
+    /// The head of a stream.
+    Head(StreamName, Head),
+    /// How far a shard is folded.
+    Checkpoint(ShardId, Checkpoint),
+    /// A sign of life.
+    Node(NodeRow),
+}
+
+impl Row {
+    /// The logical timestamp to write it at: of two writes of one row, the higher wins in every order.
+    ///
+    /// The revision for events and heads; the count of accepted entries for checkpoints. Two
+    /// checkpoints of the same count say the same but for ignored entries at the end, so either may
+    /// win, as long as the row is written and compared whole (in Cassandra: one cell). The store then
+    /// breaks the tie by the larger value, and an encoding that begins with `(ended, position)` keeps
+    /// the further one.
+    pub fn timestamp(&self) -> u64 {
+        match self {
+            Row::Event(event) => event.revision,
+            Row::Head(_, head) => head.revision,
+            Row::Checkpoint(_, checkpoint) => checkpoint.accepted,
+            Row::Node(node) => node.beat,
+        }
+    }
+}
+
+/// Why the store gave no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// *no*: too few replicas are up; nothing was written.
+    #[error("too few replicas of the store are up")]
+    Unavailable,
+    /// *busy*: the store sheds load; nothing was written.
+    #[error("the store is overloaded")]
+    Busy,
+    /// *unknown*: no answer in time; a write may be there, and may yet appear.
+    #[error("no answer from the store in time")]
+    Unknown,
+}
+
+/// The queryable state: a fold of the logs; and who owns a shard, which is the one thing that is not.
+///
+/// What it must guarantee:
+/// - a write that was confirmed is seen by every read (but an eventual one) that begins later,
+///   unless a write of a higher logical timestamp took its place;
+/// - a compare-and-set is linearizable with the other ones on its row and with
+///   [`epoch_settled`](Store::epoch_settled), and a read of an epoch that begins after its success sees it;
+/// - a compare-and-set that was answered *unknown* is settled by `epoch_settled`: once that answers
+///   without it, it never happens.
+pub trait Store: Send + Sync + 'static {
+    /// The epoch row of a shard: the check behind every answer. In Cassandra a quorum read.
+    fn epoch(&self, shard: ShardId) -> impl Future<Output = Result<EpochRow, StoreError>> + Send;
+
+    /// The epoch rows of many shards, each as [`epoch`](Store::epoch) would answer, in their order.
+    fn epochs(
+        &self,
+        shards: &[ShardId],
+    ) -> impl Future<Output = Result<Vec<EpochRow>, StoreError>> + Send;
+
+    /// The epoch row after all unknown outcomes are settled. In Cassandra a read at `SERIAL`.
+    fn epoch_settled(
+        &self,
+        shard: ShardId,
+    ) -> impl Future<Output = Result<EpochRow, StoreError>> + Send;
+
+    /// Compare-and-set of an epoch row.
+    fn swap_epoch(
+        &self,
+        from: EpochRow,
+        to: EpochRow,
+    ) -> impl Future<Output = Result<Swap, StoreError>> + Send;
+
+    /// Writes rows, each at its [`Row::timestamp`]. On an error any part of them may be written: write
+    /// them again.
+    fn write(&self, rows: Vec<Row>) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// The head of a stream; `None` if it has no event.
+    fn head(
+        &self,
+        stream: &StreamName,
+    ) -> impl Future<Output = Result<Option<Head>, StoreError>> + Send;
+
+    /// The events of a stream from a revision on, in order, `limit` at the most.
+    fn events(
+        &self,
+        stream: &StreamName,
+        from: u64,
+        limit: u32,
+        freshness: Freshness,
+    ) -> impl Future<Output = Result<Vec<RecordedEvent>, StoreError>> + Send;
+
+    /// How far a shard is folded.
+    fn checkpoint(
+        &self,
+        shard: ShardId,
+    ) -> impl Future<Output = Result<Checkpoint, StoreError>> + Send;
+
+    /// All signs of life. An adapter may drop one that has not been written for an hour.
+    fn nodes(&self) -> impl Future<Output = Result<Vec<NodeRow>, StoreError>> + Send;
+}

@@ -1,0 +1,365 @@
+//! The way from a request to its answer: finds the owner of the stream's shard, here or at a peer,
+//! follows "not the owner, ask X", and finishes reads from the store.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures::channel::{mpsc, oneshot};
+
+use crate::{
+    append::{
+        Append, AppendError, Appended, Freshness, LogSlice, ReadError, ReadLog, ReadStream,
+        Request, Response, StreamSlice,
+    },
+    config::Config,
+    entry::Entry,
+    env::{CallError, Clock, Env, Log, Network, NodeId, ReadLogError, Store},
+    limits,
+    owner::{Ask, Grant},
+    reader::{LogReader, StepError},
+    shard::{self, ShardId, ShardInfo},
+    stats::{Counter, Stats},
+    wait::{Backoff, within},
+};
+
+/// Where a request came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// A client: it is sent on to the owner, wherever that is.
+    Client,
+    /// A peer, which takes this node for the owner: it is answered here or not at all.
+    Peer,
+}
+
+/// What the gateway knows of the cluster. All of it may be out of date, and is corrected by answers.
+#[derive(Default)]
+pub(crate) struct Routes {
+    pub(crate) shards: Arc<Vec<ShardInfo>>,
+    pub(crate) owners: BTreeMap<ShardId, NodeId>,
+    /// The shards that this node serves.
+    pub(crate) here: BTreeMap<ShardId, mpsc::Sender<Ask>>,
+}
+
+pub(crate) struct Gateway<E: Env> {
+    pub(crate) env: Arc<E>,
+    pub(crate) node: NodeId,
+    pub(crate) config: Arc<Config>,
+    pub(crate) stats: Arc<Stats>,
+    pub(crate) routes: Mutex<Routes>,
+}
+
+/// Where the owner of a shard is.
+enum Owner {
+    Here(mpsc::Sender<Ask>),
+    At(NodeId),
+    Nowhere,
+}
+
+/// What one try came to.
+enum Try<T> {
+    Done(T),
+    /// Not the owner, surely; ask this one, or look again.
+    Redirect(Option<NodeId>),
+}
+
+impl<E: Env> Gateway<E> {
+    pub(crate) async fn handle(
+        &self,
+        request: Request,
+        timeout: Duration,
+        origin: Origin,
+    ) -> Response {
+        match request {
+            Request::Append(append) => Response::Append(self.append(append, timeout, origin).await),
+            Request::ReadStream(read) => {
+                Response::ReadStream(self.read(read, timeout, origin).await)
+            }
+            Request::ReadLog(read) => Response::ReadLog(self.read_log(read, timeout).await),
+        }
+    }
+
+    async fn append(
+        &self,
+        append: Append,
+        timeout: Duration,
+        origin: Origin,
+    ) -> Result<Appended, AppendError> {
+        limits::check(&append)?;
+        let key = append.stream.key();
+        let answer = self
+            .at_owner(key, timeout, origin, async |owner, left| match owner {
+                Owner::Here(owner) => self.append_here(owner, append.clone(), left).await,
+                Owner::At(node) => self.append_at(node, append.clone(), left).await,
+                Owner::Nowhere => Try::Redirect(None),
+            })
+            .await;
+        match answer {
+            Ok(result) => result,
+            Err(hint) if origin == Origin::Peer => Err(AppendError::NotOwner { hint }),
+            Err(_) => Err(AppendError::Unavailable),
+        }
+    }
+
+    async fn append_here(
+        &self,
+        mut owner: mpsc::Sender<Ask>,
+        append: Append,
+        left: Duration,
+    ) -> Try<Result<Appended, AppendError>> {
+        let (reply, answer) = oneshot::channel();
+        if let Err(error) = owner.try_send(Ask::Append(append, reply)) {
+            if !error.is_full() {
+                return Try::Redirect(None);
+            }
+            self.stats.count(Counter::AppendsShed);
+            return Try::Done(Err(AppendError::Busy { retry_after: self.config.retry_after }));
+        }
+        match within(self.env.clock(), left, answer).await {
+            Some(Ok(Err(AppendError::NotOwner { hint }))) => Try::Redirect(hint),
+            Some(Ok(result)) => Try::Done(result),
+            // Too late, or the owner is gone without an answer: it may have happened.
+            Some(Err(oneshot::Canceled)) | None => Try::Done(Err(AppendError::Unknown)),
+        }
+    }
+
+    async fn append_at(
+        &self,
+        node: NodeId,
+        append: Append,
+        left: Duration,
+    ) -> Try<Result<Appended, AppendError>> {
+        let timeout = left.min(self.config.peer_timeout);
+        match self.env.network().call(node, Request::Append(append), timeout).await {
+            Ok(Response::Append(Err(AppendError::NotOwner { hint }))) => Try::Redirect(hint),
+            Ok(Response::Append(result)) => Try::Done(result),
+            Err(CallError::Refused) => Try::Redirect(None),
+            Ok(_) | Err(CallError::Unknown) => Try::Done(Err(AppendError::Unknown)),
+        }
+    }
+
+    async fn read(
+        &self,
+        read: ReadStream,
+        timeout: Duration,
+        origin: Origin,
+    ) -> Result<StreamSlice, ReadError> {
+        if read.freshness == Freshness::Eventual {
+            return match within(self.env.clock(), timeout, self.read_stored(&read)).await {
+                Some(result) => result,
+                None => Err(ReadError::Unavailable),
+            };
+        }
+        let answer = self
+            .at_owner(read.stream.key(), timeout, origin, async |owner, left| match owner {
+                Owner::Here(owner) => self.read_here(owner, &read, left).await,
+                Owner::At(node) => self.read_at(node, &read, left).await,
+                Owner::Nowhere => Try::Redirect(None),
+            })
+            .await;
+        match answer {
+            Ok(result) => result,
+            Err(hint) if origin == Origin::Peer => Err(ReadError::NotOwner { hint }),
+            Err(_) => Err(ReadError::Unavailable),
+        }
+    }
+
+    async fn read_here(
+        &self,
+        mut owner: mpsc::Sender<Ask>,
+        read: &ReadStream,
+        left: Duration,
+    ) -> Try<Result<StreamSlice, ReadError>> {
+        let (reply, answer) = oneshot::channel();
+        if let Err(error) = owner.try_send(Ask::Read(read.stream.clone(), read.from, reply)) {
+            if !error.is_full() {
+                return Try::Redirect(None);
+            }
+            return Try::Done(Err(ReadError::Busy { retry_after: self.config.retry_after }));
+        }
+        let granted = async {
+            match answer.await {
+                Ok(Ok(grant)) => Try::Done(self.finish(read, grant).await),
+                Ok(Err(ReadError::NotOwner { hint })) => Try::Redirect(hint),
+                Ok(Err(error)) => Try::Done(Err(error)),
+                Err(oneshot::Canceled) => Try::Redirect(None),
+            }
+        };
+        let answer = within(self.env.clock(), left, granted).await;
+        answer.unwrap_or(Try::Done(Err(ReadError::Unavailable)))
+    }
+
+    async fn read_at(
+        &self,
+        node: NodeId,
+        read: &ReadStream,
+        left: Duration,
+    ) -> Try<Result<StreamSlice, ReadError>> {
+        let timeout = left.min(self.config.peer_timeout);
+        match self.env.network().call(node, Request::ReadStream(read.clone()), timeout).await {
+            Ok(Response::ReadStream(Err(ReadError::NotOwner { hint }))) => Try::Redirect(hint),
+            Ok(Response::ReadStream(result)) => Try::Done(result),
+            Ok(_) | Err(CallError::Refused | CallError::Unknown) => Try::Redirect(None),
+        }
+    }
+
+    /// Joins what the store has with the owner's tail: everything below the tail is in the store.
+    async fn finish(&self, read: &ReadStream, grant: Grant) -> Result<StreamSlice, ReadError> {
+        let Grant { head, mut tail } = grant;
+        let Some(last) = head.filter(|last| *last >= read.from && read.limit > 0) else {
+            return Ok(StreamSlice { head, events: Vec::new() });
+        };
+        let limit = read.limit as usize;
+        let below = tail.first().map_or(last + 1, |e| e.revision);
+        let mut events = Vec::new();
+        if read.from < below {
+            let count = (below - read.from).min(u64::from(read.limit)) as u32;
+            let mut backoff = Backoff::new(&self.config);
+            loop {
+                let store = self.env.store();
+                match store.events(&read.stream, read.from, count, Freshness::Strong).await {
+                    Ok(stored) => {
+                        events = stored;
+                        break;
+                    }
+                    Err(_) => backoff.pause(self.env.clock()).await,
+                }
+            }
+            // Rows above the head belong to a later state than the one that was granted.
+            events.retain(|e| e.revision < below);
+        }
+        tail.truncate(limit.saturating_sub(events.len()));
+        events.extend(tail);
+        Ok(StreamSlice { head, events })
+    }
+
+    async fn read_stored(&self, read: &ReadStream) -> Result<StreamSlice, ReadError> {
+        let store = self.env.store();
+        let events = store.events(&read.stream, read.from, read.limit, Freshness::Eventual).await;
+        let mut events = events.map_err(|_| ReadError::Unavailable)?;
+        // One replica may have a row and not the one before it.
+        let gapless = (read.from..).zip(&events).take_while(|(n, e)| e.revision == *n).count();
+        events.truncate(gapless);
+        Ok(StreamSlice { head: events.last().map(|e| e.revision), events })
+    }
+
+    async fn read_log(&self, read: ReadLog, timeout: Duration) -> Result<LogSlice, ReadError> {
+        let (env, stats) = (self.env.clone(), self.stats.clone());
+        let mut reader = LogReader::behind(env, stats, read.shard, read.after);
+        let retry_after = self.config.retry_after;
+        let step = match within(self.env.clock(), timeout, reader.step()).await {
+            Some(Ok(step)) => step,
+            Some(Err(StepError::Read(ReadLogError::Throttled))) => {
+                return Err(ReadError::Busy { retry_after });
+            }
+            Some(Err(StepError::Read(ReadLogError::Trimmed))) => return Err(ReadError::Trimmed),
+            Some(Err(error)) => {
+                if !matches!(error, StepError::Read(_)) {
+                    tracing::error!(node = %self.node, shard = %read.shard, %error, "the log cannot be read");
+                }
+                return Err(ReadError::Unavailable);
+            }
+            None => return Err(ReadError::Unavailable),
+        };
+        let mut events = Vec::new();
+        for (_, entry) in &step.accepted {
+            if let Entry::Batch(batch) = entry {
+                for (time, append) in batch.timed() {
+                    events.extend(append.recorded(time));
+                }
+            }
+        }
+        Ok(LogSlice { events, next: reader.checkpoint().clone() })
+    }
+
+    /// Tries at the owner of a key until one answers or the time is over. `Err`: no owner answered; the
+    /// last hint.
+    async fn at_owner<T>(
+        &self,
+        key: u128,
+        timeout: Duration,
+        origin: Origin,
+        attempt: impl AsyncFn(Owner, Duration) -> Try<T>,
+    ) -> Result<T, Option<NodeId>> {
+        let clock = self.env.clock();
+        let deadline = clock.elapsed() + timeout;
+        let mut backoff = Backoff::new(&self.config);
+        // A hint is followed at once, but two nodes may each name the other: then wait, and look again.
+        let mut hints_left = 2u32;
+        loop {
+            let (shard, owner) = self.find(key, origin).await;
+            let left = deadline.saturating_sub(clock.elapsed());
+            if left.is_zero() {
+                return Err(None);
+            }
+            let hint = match attempt(owner, left).await {
+                Try::Done(answer) => return Ok(answer),
+                Try::Redirect(hint) => hint,
+            };
+            if origin == Origin::Peer {
+                return Err(shard.and_then(|s| self.routes().owners.get(&s).copied()));
+            }
+            self.stats.count(Counter::Redirects);
+            let hint = hint.filter(|node| *node != self.node);
+            if let Some(shard) = shard {
+                match hint {
+                    Some(node) => self.routes().owners.insert(shard, node),
+                    None => self.routes().owners.remove(&shard),
+                };
+            }
+            if hint.is_some() && hints_left > 0 {
+                hints_left -= 1;
+            } else {
+                hints_left = 2;
+                backoff.pause(clock).await;
+            }
+        }
+    }
+
+    /// Finds the owner of a key: among the shards served here, in the cache, or in the store.
+    async fn find(&self, key: u128, origin: Origin) -> (Option<ShardId>, Owner) {
+        let shards = self.routes().shards.clone();
+        let Some(shard) = shard::holder(&shards, key).map(|s| s.id) else {
+            self.refresh_shards().await;
+            return (None, Owner::Nowhere);
+        };
+        {
+            let routes = self.routes();
+            if let Some(owner) = routes.here.get(&shard) {
+                return (Some(shard), Owner::Here(owner.clone()));
+            }
+            if origin == Origin::Peer {
+                return (Some(shard), Owner::Nowhere);
+            }
+            match routes.owners.get(&shard) {
+                Some(node) if *node != self.node => return (Some(shard), Owner::At(*node)),
+                _ => {}
+            }
+        }
+        // No owner is cached: perhaps the shard is gone, too.
+        self.refresh_shards().await;
+        match self.env.store().epoch(shard).await {
+            Ok(row) => match row.owner {
+                Some((node, _)) if node != self.node => {
+                    self.routes().owners.insert(shard, node);
+                    (Some(shard), Owner::At(node))
+                }
+                _ => (Some(shard), Owner::Nowhere),
+            },
+            Err(_) => (Some(shard), Owner::Nowhere),
+        }
+    }
+
+    pub(crate) async fn refresh_shards(&self) {
+        if let Ok(shards) = self.env.log().shards().await {
+            self.routes().shards = Arc::new(shards);
+        }
+    }
+
+    /// The routes. A panic elsewhere while they were held leaves them usable: every entry is a hint.
+    pub(crate) fn routes(&self) -> std::sync::MutexGuard<'_, Routes> {
+        self.routes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,139 @@
+//! The worker's job that folds a shard's log into the store: rows first, then the checkpoint.
+//!
+//! It may run twice at once, be late, or be a zombie: see [`fold`](crate::shard::fold). It never gives
+//! up and never passes over a record: what it cannot fold, it tries again, loudly, while the tail fills
+//! and the owner sheds load.
+
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use futures::{StreamExt, stream};
+use tracing::{debug, error, info};
+
+use crate::{
+    config::Config,
+    entry::{Batch, Entry},
+    env::{Clock, Env, NodeId, Row, Store, StoreError},
+    reader::{LogReader, StepError},
+    shard::{Checkpoint, ShardId, fold::Fold},
+    stats::{Counter, Stats},
+    wait::Backoff,
+};
+
+/// What a materializer is given.
+pub(crate) struct Materializer<E: Env> {
+    pub(crate) env: Arc<E>,
+    pub(crate) node: NodeId,
+    pub(crate) config: Arc<Config>,
+    pub(crate) stats: Arc<Stats>,
+    pub(crate) shard: ShardId,
+    /// Set from outside: end after the current step.
+    pub(crate) stop: Arc<AtomicBool>,
+}
+
+impl<E: Env> Materializer<E> {
+    /// Folds until told to stop, or until the end of a closed shard. `progress` is called with each
+    /// accepted count that the store has.
+    pub(crate) async fn run(self, progress: impl Fn(u64) + Send) {
+        let shard = self.shard;
+        let at = self.until_done(|| self.env.store().checkpoint(shard)).await;
+        debug!(node = %self.node, %shard, accepted = at.accepted, "fold begins");
+        progress(at.accepted);
+        let mut reader = LogReader::behind(self.env.clone(), self.stats.clone(), shard, at.clone());
+        let mut fold = Fold::default();
+        let mut backoff = Backoff::new(&self.config);
+        let mut written = at;
+        while !self.stop.load(Ordering::Relaxed) && !written.ended {
+            let step = match reader.step().await {
+                Ok(step) => step,
+                Err(error) => {
+                    if !matches!(error, StepError::Read(_)) {
+                        error!(node = %self.node, %shard, %error, "the log cannot be folded");
+                    }
+                    backoff.pause(self.env.clock()).await;
+                    continue;
+                }
+            };
+            backoff.reset();
+            let batches = step.accepted.iter().filter_map(|(_, entry)| match entry {
+                Entry::Batch(batch) => Some(batch),
+                Entry::Fence(_) => None,
+            });
+            let batches: Vec<&Batch> = batches.collect();
+            self.fold(&mut fold, &batches).await;
+            let at = reader.checkpoint();
+            if at.accepted > written.accepted || at.ended {
+                self.checkpoint(at).await;
+                written = at.clone();
+                progress(at.accepted);
+                self.stats.add(Counter::BatchesFolded, batches.len() as u64);
+            }
+            if step.at_tip && !step.ended {
+                self.env.clock().sleep(self.config.poll).await;
+            }
+        }
+        if written.ended {
+            self.stats.count(Counter::ShardsEnded);
+            info!(node = %self.node, %shard, accepted = written.accepted, "closed shard folded to its end");
+        }
+    }
+
+    async fn fold(&self, fold: &mut Fold, batches: &[&Batch]) {
+        fold.bound(self.config.heads_max);
+        loop {
+            let cold = stream::iter(fold.needs(batches.iter().copied())).map(async |stream| {
+                let head = self.until_done(|| self.env.store().head(&stream)).await;
+                (stream, head)
+            });
+            let heads: Vec<_> = cold.buffered(self.config.fold_concurrency).collect().await;
+            for (stream, head) in heads {
+                fold.load(stream, head);
+            }
+            match fold.rows(batches.iter().copied()) {
+                Ok(rows) => return self.write(rows).await,
+                Err(error) => {
+                    error!(node = %self.node, shard = %self.shard, %error, "the log cannot be folded");
+                    *fold = Fold::default();
+                    self.env.clock().sleep(self.config.retry_max).await;
+                }
+            }
+        }
+    }
+
+    async fn write(&self, rows: Vec<Row>) {
+        let chunks: Vec<Vec<Row>> =
+            rows.chunks(self.config.write_rows_max.max(1)).map(<[Row]>::to_vec).collect();
+        stream::iter(chunks)
+            .for_each_concurrent(self.config.fold_concurrency, async |chunk| {
+                self.until_done(|| self.env.store().write(chunk.clone())).await;
+            })
+            .await;
+    }
+
+    async fn checkpoint(&self, at: &Checkpoint) {
+        let row = Row::Checkpoint(self.shard, at.clone());
+        self.until_done(|| self.env.store().write(vec![row.clone()])).await;
+    }
+
+    /// Calls the store until it answers.
+    async fn until_done<T, F>(&self, call: impl Fn() -> F) -> T
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let mut backoff = Backoff::new(&self.config);
+        loop {
+            match call().await {
+                Ok(value) => return value,
+                Err(_) => {
+                    self.stats.count(Counter::WritesRepeated);
+                    backoff.pause(self.env.clock()).await;
+                }
+            }
+        }
+    }
+}

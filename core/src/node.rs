@@ -1,0 +1,281 @@
+//! A node: its signs of life, its shards, and the door for requests.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::channel::mpsc;
+use tracing::{debug, info};
+
+use crate::{
+    append::{Request, Response},
+    config::Config,
+    env::{Clock, Env, EpochRow, NodeId, NodeRow, Row, Store, StoreError, Token},
+    gateway::{Gateway, Origin, Routes},
+    materializer::Materializer,
+    owner::{Control, Ended, Owner},
+    shard::{
+        ShardId, ShardInfo,
+        lease::{Action, Leases, View},
+    },
+    stats::Stats,
+    takeover::Takeover,
+};
+
+/// A running node. Cheap to clone; the tasks behind it end with the process.
+pub struct Node<E: Env> {
+    inner: Arc<Inner<E>>,
+}
+
+impl<E: Env> Clone for Node<E> {
+    fn clone(&self) -> Self {
+        Node { inner: self.inner.clone() }
+    }
+}
+
+struct Inner<E: Env> {
+    env: Arc<E>,
+    me: (NodeId, Token),
+    config: Arc<Config>,
+    stats: Arc<Stats>,
+    gateway: Gateway<E>,
+    draining: AtomicBool,
+    work: Mutex<Work>,
+}
+
+/// What this node does for each shard.
+#[derive(Default)]
+struct Work {
+    owned: BTreeMap<ShardId, mpsc::UnboundedSender<Control>>,
+    folds: BTreeMap<ShardId, Arc<AtomicBool>>,
+    /// Closed shards that are known to be folded to their end.
+    ended: BTreeSet<ShardId>,
+}
+
+impl<E: Env> Node<E> {
+    /// Starts a node: it takes its share of the shards, and gives back what is too much.
+    pub fn start(env: E, node: NodeId, config: Config, stats: Arc<Stats>) -> Self {
+        let env = Arc::new(env);
+        let random = |env: &E| u128::from(env.clock().random());
+        let token = Token(random(&env) << 64 | random(&env));
+        let config = Arc::new(config);
+        let gateway = Gateway {
+            env: env.clone(),
+            node,
+            config: config.clone(),
+            stats: stats.clone(),
+            routes: Mutex::new(Routes::default()),
+        };
+        let inner = Arc::new(Inner {
+            env: env.clone(),
+            me: (node, token),
+            config,
+            stats,
+            gateway,
+            draining: AtomicBool::new(false),
+            work: Mutex::new(Work::default()),
+        });
+        info!(%node, ?token, "started");
+        env.clock().spawn(inner.clone().live());
+        Node { inner }
+    }
+
+    /// Answers a client's request within `timeout`, wherever its owner is.
+    pub async fn handle(&self, request: Request, timeout: Duration) -> Response {
+        self.inner.gateway.handle(request, timeout, Origin::Client).await
+    }
+
+    /// Answers a peer's request within `timeout`, or says that this node is not the owner.
+    pub async fn serve(&self, request: Request, timeout: Duration) -> Response {
+        self.inner.gateway.handle(request, timeout, Origin::Peer).await
+    }
+
+    /// Gives all shards back, finishing what is under way. Returns when none is left.
+    pub async fn drain(&self) {
+        self.inner.draining.store(true, Ordering::Relaxed);
+        while !self.inner.work().owned.is_empty() {
+            self.inner.env.clock().sleep(self.inner.config.retry_min).await;
+        }
+    }
+
+    /// The shards that this node serves now.
+    pub fn serves(&self) -> Vec<ShardId> {
+        self.inner.gateway.routes().here.keys().copied().collect()
+    }
+}
+
+impl<E: Env> Inner<E> {
+    /// Gives signs of life, and decides about shards, for ever.
+    async fn live(self: Arc<Self>) {
+        let mut leases = Leases::new(self.me, self.config.dead_after, self.config.take_grace);
+        let mut beat = 0;
+        loop {
+            beat += 1;
+            if let Err(error) = self.tick(&mut leases, beat).await {
+                debug!(node = %self.me.0, %error, "no look at the cluster this time");
+            }
+            // Between three and five quarters, so that nodes do not march in step.
+            let quarter = self.config.heartbeat.as_micros() as u64 / 4;
+            let wait = quarter * 3 + self.env.clock().random() % (quarter * 2).max(1);
+            self.env.clock().sleep(Duration::from_micros(wait)).await;
+        }
+    }
+
+    async fn tick(self: &Arc<Self>, leases: &mut Leases, beat: u64) -> Result<(), StoreError> {
+        let store = self.env.store();
+        let (node, token) = self.me;
+        let draining = self.draining.load(Ordering::Relaxed);
+        let sign = Row::Node(NodeRow { node, token, beat, draining });
+        // A lost sign of life costs a shard at the worst; the next one follows soon.
+        let _ = store.write(vec![sign]).await;
+
+        self.gateway.refresh_shards().await;
+        let shards = self.gateway.routes().shards.clone();
+        self.learn_ends(&shards).await?;
+        let ended = self.work().ended.clone();
+        let (open, closed): (Vec<&ShardInfo>, Vec<_>) = shards.iter().partition(|s| !s.closed);
+        // A shard can be owned when its parents are folded; a parent that is not listed any more was.
+        let listed = |id: &ShardId| shards.iter().any(|s| s.id == *id);
+        let ready =
+            open.iter().filter(|s| s.parents.iter().all(|p| !listed(p) || ended.contains(p)));
+        let ready: Vec<ShardId> = ready.map(|s| s.id).collect();
+        let unfolded: Vec<ShardId> =
+            closed.iter().map(|s| s.id).filter(|id| !ended.contains(id)).collect();
+
+        let rows = store.epochs(&ready).await?;
+        let nodes = store.nodes().await?;
+        self.learn_owners(&rows);
+        let mine = self.work().owned.keys().copied().collect();
+        let view = View {
+            now: self.env.clock().elapsed(),
+            nodes: &nodes,
+            shards: &rows,
+            unfolded: &unfolded,
+            mine: &mine,
+            draining,
+        };
+        for action in leases.decide(&view) {
+            match action {
+                Action::Take(row) => {
+                    if let Some(shard) = shards.iter().find(|s| s.id == row.shard) {
+                        self.take(shard.clone(), row);
+                    }
+                }
+                Action::Fold(shard) => self.fold(shard),
+                Action::Release(shard) => self.tell(shard, Control::Release),
+                Action::StepDown(shard) => self.tell(shard, Control::StepDown),
+            }
+        }
+        Ok(())
+    }
+
+    async fn learn_ends(&self, shards: &[ShardInfo]) -> Result<(), StoreError> {
+        for shard in shards.iter().filter(|s| s.closed) {
+            if !self.work().ended.contains(&shard.id)
+                && self.env.store().checkpoint(shard.id).await?.ended
+            {
+                self.work().ended.insert(shard.id);
+            }
+        }
+        Ok(())
+    }
+
+    fn learn_owners(&self, rows: &[EpochRow]) {
+        let mut routes = self.gateway.routes();
+        for row in rows {
+            match row.owner {
+                Some((node, _)) => routes.owners.insert(row.shard, node),
+                None => routes.owners.remove(&row.shard),
+            };
+        }
+    }
+
+    fn tell(&self, shard: ShardId, what: Control) {
+        if let Some(owner) = self.work().owned.get(&shard) {
+            // The owner may have just ended; then it needs no telling.
+            let _ = owner.unbounded_send(what);
+        }
+    }
+
+    /// Takes and serves a shard beside everything else, until its epoch ends.
+    fn take(self: &Arc<Self>, shard: ShardInfo, seen: EpochRow) {
+        let (control, mut told) = mpsc::unbounded();
+        self.work().owned.insert(shard.id, control);
+        self.fold(shard.id);
+        let this = self.clone();
+        self.env.clock().spawn(async move {
+            let id = shard.id;
+            let ended = this.own(shard, seen, &mut told).await;
+            let mut work = this.work();
+            work.owned.remove(&id);
+            // A closed shard is folded to its end by whoever is at it.
+            if ended != Some(Ended::Closed)
+                && let Some(stop) = work.folds.remove(&id)
+            {
+                stop.store(true, Ordering::Relaxed);
+            }
+        });
+    }
+
+    async fn own(
+        self: &Arc<Self>,
+        shard: ShardInfo,
+        seen: EpochRow,
+        told: &mut mpsc::UnboundedReceiver<Control>,
+    ) -> Option<Ended> {
+        let id = shard.id;
+        let takeover =
+            Takeover { env: &self.env, config: &self.config, stats: &self.stats, me: self.me };
+        let owner = match Owner::take(&takeover, self.config.clone(), shard, seen).await {
+            Ok(owner) => owner,
+            Err(reason) => {
+                debug!(node = %self.me.0, shard = %id, %reason, "not taken");
+                return None;
+            }
+        };
+        let (ask, mut asked) = mpsc::channel(self.config.queue_max);
+        self.gateway.routes().here.insert(id, ask);
+        let ended = owner.serve(&mut asked, told).await;
+        self.gateway.routes().here.remove(&id);
+        Some(ended)
+    }
+
+    /// Folds a shard beside everything else, unless this node is at it already.
+    fn fold(self: &Arc<Self>, shard: ShardId) {
+        let stop = Arc::new(AtomicBool::new(false));
+        {
+            let mut work = self.work();
+            if work.folds.contains_key(&shard) {
+                return;
+            }
+            work.folds.insert(shard, stop.clone());
+        }
+        let materializer = Materializer {
+            env: self.env.clone(),
+            node: self.me.0,
+            config: self.config.clone(),
+            stats: self.stats.clone(),
+            shard,
+            stop: stop.clone(),
+        };
+        let this = self.clone();
+        self.env.clock().spawn(async move {
+            let progress = |accepted| this.tell(shard, Control::Materialized(accepted));
+            materializer.run(progress).await;
+            let mut work = this.work();
+            if work.folds.get(&shard).is_some_and(|s| Arc::ptr_eq(s, &stop)) {
+                work.folds.remove(&shard);
+            }
+        });
+    }
+
+    /// The work list. A panic elsewhere while it was held leaves it usable: it only says what runs.
+    fn work(&self) -> std::sync::MutexGuard<'_, Work> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,414 @@
+//! The driver of one owned shard: connects the [`Sequencer`] to the log and the store.
+//!
+//! One put is in flight, and beside it one epoch check for what is confirmed already; what arrives
+//! meanwhile is the next batch. Everything that waits is bounded: the queue by its capacity, the
+//! questions that wait for a head by the same number, the tail by the sequencer.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+use futures::{
+    FutureExt, StreamExt,
+    channel::{mpsc, oneshot},
+    future::{BoxFuture, Fuse},
+    select_biased,
+    stream::FuturesUnordered,
+};
+use tracing::{debug, info};
+
+use crate::{
+    append::{Append, AppendError, Appended, Outcome, ReadError},
+    config::Config,
+    env::{Clock, Env, EpochRow, Log, NodeId, Position, PutError, Store},
+    event::RecordedEvent,
+    shard::{
+        ShardInfo,
+        sequencer::{Answer, Check, Offer, Sequencer},
+    },
+    stats::{Counter, Stats},
+    stream::{Head, StreamName},
+    takeover::Taken,
+    wait::Backoff,
+};
+
+/// A question to an owner, with the way back for its answer.
+pub(crate) enum Ask {
+    Append(Append, oneshot::Sender<Result<Appended, AppendError>>),
+    Read(StreamName, u64, oneshot::Sender<Result<Grant, ReadError>>),
+}
+
+/// Leave to read a stream up to its head: what the store does not have yet is in `tail`.
+pub(crate) struct Grant {
+    pub(crate) head: Option<u64>,
+    pub(crate) tail: Vec<RecordedEvent>,
+}
+
+/// What an owner is told from its own node.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Control {
+    /// The store has all entries up to this accepted count.
+    Materialized(u64),
+    /// Finish what is under way, then let the shard go.
+    Release,
+    /// The shard has moved on.
+    StepDown,
+}
+
+/// How an epoch ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// Let go in good order.
+    Released,
+    /// Another owner took it.
+    Fenced,
+    /// The shard is closed.
+    Closed,
+}
+
+/// What the sequencer keeps with a question.
+enum Ticket {
+    Append(oneshot::Sender<Result<Appended, AppendError>>),
+    Read { stream: StreamName, from: u64, reply: oneshot::Sender<Result<Grant, ReadError>> },
+}
+
+pub(crate) struct Owner<E: Env> {
+    env: Arc<E>,
+    node: NodeId,
+    config: Arc<Config>,
+    stats: Arc<Stats>,
+    shard: ShardInfo,
+    row: EpochRow,
+    last: Option<Position>,
+    sequencer: Sequencer<Ticket>,
+    /// A question that the open batch had no room for.
+    stalled: Option<Ask>,
+    /// Questions that wait for the head of their stream, in order of arrival.
+    cold: BTreeMap<StreamName, Vec<Ask>>,
+    cold_count: usize,
+}
+
+type Loads = FuturesUnordered<BoxFuture<'static, (StreamName, Option<Head>)>>;
+
+impl<E: Env> Owner<E> {
+    /// Takes a shard, and returns the owner that serves it.
+    pub(crate) async fn take(
+        takeover: &crate::takeover::Takeover<'_, E>,
+        config: Arc<Config>,
+        shard: ShardInfo,
+        seen: EpochRow,
+    ) -> Result<Self, crate::takeover::NotTaken> {
+        let Taken { row, sequencer, last } = takeover.take(&shard, seen).await?;
+        Ok(Owner {
+            env: takeover.env.clone(),
+            node: takeover.me.0,
+            config,
+            stats: takeover.stats.clone(),
+            shard,
+            row,
+            last,
+            sequencer,
+            stalled: None,
+            cold: BTreeMap::new(),
+            cold_count: 0,
+        })
+    }
+
+    /// Serves until the epoch ends, and answers everything that waits.
+    pub(crate) async fn serve(
+        mut self,
+        requests: &mut mpsc::Receiver<Ask>,
+        control: &mut mpsc::UnboundedReceiver<Control>,
+    ) -> Ended {
+        let env = self.env.clone();
+        let clock = env.clock();
+        let mut put: Fuse<BoxFuture<'static, PutEnd>> = Fuse::terminated();
+        let mut checking: Option<Check> = None;
+        let mut check: Fuse<BoxFuture<'static, EpochRow>> = Fuse::terminated();
+        let mut loads = Loads::new();
+        let mut idle = clock.sleep(self.config.close_after).boxed().fuse();
+        let mut releasing = false;
+
+        let ended = loop {
+            if let Some(bytes) = self.sequencer.seal() {
+                put = self.put(bytes).fuse();
+            }
+            if self.stalled.is_some() {
+                self.retry_stalled(&mut loads);
+            }
+            if checking.is_none()
+                && let Some(begun) = self.sequencer.begin_check()
+            {
+                checking = Some(begun);
+                check = self.check().fuse();
+            }
+            if releasing && self.sequencer.is_idle() && self.cold_count == 0 {
+                break self.release().await;
+            }
+            let takes_requests =
+                self.stalled.is_none() && self.cold_count < self.config.queue_max && !releasing;
+
+            select_biased! {
+                told = control.select_next_some() => match told {
+                    Control::Materialized(accepted) => self.sequencer.materialized(accepted),
+                    Control::Release => releasing = true,
+                    Control::StepDown => break Ended::Fenced,
+                },
+                row = check => {
+                    if row != self.row {
+                        self.stats.count(Counter::ZombiesFenced);
+                        info!(node = %self.node, shard = %self.shard.id, epoch = self.row.epoch, now = row.epoch, "fenced");
+                        break Ended::Fenced;
+                    }
+                    self.stats.count(Counter::ChecksPassed);
+                    if let Some(begun) = checking.take() {
+                        self.answer(begun);
+                    }
+                },
+                end = put => match end {
+                    PutEnd::Confirmed(position) => {
+                        debug!(node = %self.node, shard = %self.shard.id, epoch = self.row.epoch, %position, "confirmed");
+                        self.last = self.last.max(Some(position));
+                        self.sequencer.confirmed();
+                        idle = clock.sleep(self.config.close_after).boxed().fuse();
+                    }
+                    PutEnd::Closed => break Ended::Closed,
+                },
+                (stream, head) = loads.select_next_some() => {
+                    self.stats.count(Counter::HeadsLoaded);
+                    self.sequencer.load(stream.clone(), head);
+                    for ask in self.cold.remove(&stream).unwrap_or_default() {
+                        self.cold_count -= 1;
+                        self.ask(ask, &mut loads);
+                    }
+                },
+                ask = next_if(takes_requests, requests).fuse() => match ask {
+                    Some(ask) => {
+                        self.ask(ask, &mut loads);
+                        // Whatever else has arrived belongs to the same batch.
+                        while self.stalled.is_none() && self.cold_count < self.config.queue_max {
+                            let Ok(ask) = requests.try_recv() else { break };
+                            self.ask(ask, &mut loads);
+                        }
+                    }
+                    None => break Ended::Released,
+                },
+                () = idle => {
+                    if let Some(bytes) = self.sequencer.seal_empty(clock.now()) {
+                        put = self.put(bytes).fuse();
+                    }
+                    idle = clock.sleep(self.config.close_after).boxed().fuse();
+                },
+            }
+        };
+        self.step_down(ended, requests);
+        ended
+    }
+
+    /// Puts a question to the sequencer.
+    fn ask(&mut self, ask: Ask, loads: &mut Loads) {
+        if let Some(stream) = ask.stream_if_waiting(&self.cold) {
+            return self.park(stream, ask);
+        }
+        match ask {
+            Ask::Append(_, reply) if reply.is_canceled() => {}
+            Ask::Append(append, reply) => {
+                let wall = self.env.clock().now();
+                match self.sequencer.append(wall, append, Ticket::Append(reply)) {
+                    Offer::Taken => {}
+                    Offer::NeedsHead((append, ticket)) => {
+                        let stream = append.stream.clone();
+                        loads.push(self.load(stream.clone()));
+                        self.park(stream, ask_again(append, ticket));
+                    }
+                    Offer::Full((append, ticket)) => self.stalled = Some(ask_again(append, ticket)),
+                    Offer::Busy((_, ticket)) => {
+                        self.stats.count(Counter::AppendsShed);
+                        let retry_after = self.config.retry_after;
+                        ticket.append(Err(AppendError::Busy { retry_after }));
+                    }
+                }
+            }
+            Ask::Read(stream, from, reply) => {
+                let ticket = Ticket::Read { stream: stream.clone(), from, reply };
+                if let Offer::NeedsHead(Ticket::Read { stream, from, reply }) =
+                    self.sequencer.read(&stream, ticket)
+                {
+                    loads.push(self.load(stream.clone()));
+                    self.park(stream.clone(), Ask::Read(stream, from, reply));
+                }
+            }
+        }
+    }
+
+    fn retry_stalled(&mut self, loads: &mut Loads) {
+        if let Some(ask) = self.stalled.take() {
+            self.ask(ask, loads);
+        }
+    }
+
+    fn park(&mut self, stream: StreamName, ask: Ask) {
+        self.cold.entry(stream).or_default().push(ask);
+        self.cold_count += 1;
+    }
+
+    fn answer(&mut self, check: Check) {
+        let answers: Vec<(Ticket, Answer)> = self.sequencer.passed(check).collect();
+        for (ticket, answer) in answers {
+            match (ticket, answer) {
+                (Ticket::Append(reply), Answer::Append(result)) => {
+                    self.stats.count(match &result {
+                        Ok(appended) if appended.repeated => Counter::AppendsRepeated,
+                        Ok(_) => Counter::AppendsCommitted,
+                        Err(_) => Counter::AppendsWrongRevision,
+                    });
+                    let _ = reply.send(result);
+                }
+                (Ticket::Read { stream, from, reply }, Answer::Head(head)) => {
+                    let tail =
+                        head.map_or(Vec::new(), |last| self.sequencer.tail(&stream, from, last));
+                    let _ = reply.send(Ok(Grant { head, tail }));
+                }
+                _ => debug_assert!(false, "a ticket and its answer are of one kind"),
+            }
+        }
+    }
+
+    /// Puts a batch until it is confirmed: the identical bytes, so that the accept rule drops repeats.
+    fn put(&self, bytes: Bytes) -> BoxFuture<'static, PutEnd> {
+        let (env, stats, config) = (self.env.clone(), self.stats.clone(), self.config.clone());
+        let (shard, last) = (self.shard.clone(), self.last);
+        async move {
+            let mut backoff = Backoff::new(&config);
+            loop {
+                match env.log().put(&shard, last, bytes.clone()).await {
+                    Ok(put) if put.shard == shard.id => {
+                        stats.count(Counter::BatchesPut);
+                        return PutEnd::Confirmed(put.position);
+                    }
+                    Ok(_) => {
+                        stats.count(Counter::PutsMisplaced);
+                        return PutEnd::Closed;
+                    }
+                    Err(PutError::Refused(reason)) => {
+                        tracing::error!(shard = %shard.id, reason, "the log refuses a batch");
+                        return PutEnd::Closed;
+                    }
+                    Err(PutError::Throttled) => stats.count(Counter::PutsThrottled),
+                    Err(PutError::Unknown) => stats.count(Counter::PutsUnknown),
+                }
+                backoff.pause(env.clock()).await;
+            }
+        }
+        .boxed()
+    }
+
+    /// Reads the epoch row until the store answers.
+    fn check(&self) -> BoxFuture<'static, EpochRow> {
+        let (env, config, shard) = (self.env.clone(), self.config.clone(), self.shard.id);
+        async move {
+            let mut backoff = Backoff::new(&config);
+            loop {
+                match env.store().epoch(shard).await {
+                    Ok(row) => return row,
+                    Err(_) => backoff.pause(env.clock()).await,
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn load(&self, stream: StreamName) -> BoxFuture<'static, (StreamName, Option<Head>)> {
+        let (env, config) = (self.env.clone(), self.config.clone());
+        async move {
+            let mut backoff = Backoff::new(&config);
+            loop {
+                match env.store().head(&stream).await {
+                    Ok(head) => return (stream, head),
+                    Err(_) => backoff.pause(env.clock()).await,
+                }
+            }
+        }
+        .boxed()
+    }
+
+    /// Lets the shard go: the epoch stays, so that it is taken from there by whoever is next.
+    async fn release(&self) -> Ended {
+        let to = EpochRow { owner: None, ..self.row };
+        // Whatever becomes of this, the epoch is over here; an unknown outcome only delays the next owner.
+        let _ = self.env.store().swap_epoch(self.row, to).await;
+        self.stats.count(Counter::Releases);
+        Ended::Released
+    }
+
+    /// Answers everything that waits: what may have happened is unknown, all else did not happen.
+    fn step_down(mut self, ended: Ended, requests: &mut mpsc::Receiver<Ask>) {
+        info!(node = %self.node, shard = %self.shard.id, epoch = self.row.epoch, ?ended, "stepped down");
+        let stats = self.stats.clone();
+        let waiting =
+            std::mem::take(&mut self.cold).into_values().flatten().chain(self.stalled.take());
+        for ask in waiting {
+            ask.refuse();
+        }
+        while let Ok(ask) = requests.try_recv() {
+            ask.refuse();
+        }
+        for (ticket, outcome) in self.sequencer.step_down() {
+            match (ticket, outcome) {
+                (Ticket::Append(reply), Outcome::Unknown) => {
+                    stats.count(Counter::AppendsUnknown);
+                    let _ = reply.send(Err(AppendError::Unknown));
+                }
+                (Ticket::Append(reply), _) => {
+                    let _ = reply.send(Err(AppendError::NotOwner { hint: None }));
+                }
+                (Ticket::Read { reply, .. }, _) => {
+                    let _ = reply.send(Err(ReadError::NotOwner { hint: None }));
+                }
+            }
+        }
+    }
+}
+
+/// How the puts of one batch ended.
+enum PutEnd {
+    Confirmed(Position),
+    Closed,
+}
+
+impl Ask {
+    /// The stream, if earlier questions about it wait for its head: this one waits behind them.
+    fn stream_if_waiting(&self, cold: &BTreeMap<StreamName, Vec<Ask>>) -> Option<StreamName> {
+        let stream = match self {
+            Ask::Append(append, _) => &append.stream,
+            Ask::Read(stream, ..) => stream,
+        };
+        cold.contains_key(stream).then(|| stream.clone())
+    }
+
+    /// Answers that this node does not own the shard.
+    pub(crate) fn refuse(self) {
+        match self {
+            Ask::Append(_, reply) => drop(reply.send(Err(AppendError::NotOwner { hint: None }))),
+            Ask::Read(_, _, reply) => drop(reply.send(Err(ReadError::NotOwner { hint: None }))),
+        }
+    }
+}
+
+impl Ticket {
+    fn append(self, answer: Result<Appended, AppendError>) {
+        if let Ticket::Append(reply) = self {
+            let _ = reply.send(answer);
+        }
+    }
+}
+
+fn ask_again(append: Append, ticket: Ticket) -> Ask {
+    match ticket {
+        Ticket::Append(reply) => Ask::Append(append, reply),
+        Ticket::Read { .. } => unreachable!("an append is asked with an append's ticket"),
+    }
+}
+
+async fn next_if(open: bool, requests: &mut mpsc::Receiver<Ask>) -> Option<Ask> {
+    if open { requests.next().await } else { std::future::pending().await }
+}

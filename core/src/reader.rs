@@ -1,0 +1,107 @@
+//! Reads a shard's log through the accept rule. Owners, folds and catch-up readers all read so.
+
+use std::sync::Arc;
+
+use crate::{
+    entry::{Entry, InvalidEntry},
+    env::{Cursor, Env, Log, ReadLogError},
+    shard::{
+        Checkpoint, ShardId,
+        replay::{Ignored, LogGap, Replay, Verdict},
+    },
+    stats::{Counter, Stats},
+};
+
+/// The entries of one page that count.
+#[derive(Debug)]
+pub struct Step {
+    /// Each with the count of accepted entries up to and including it.
+    pub accepted: Vec<(u64, Entry)>,
+    /// Whether nothing more can be read for now.
+    pub at_tip: bool,
+    /// Whether the shard is closed and this was its end.
+    pub ended: bool,
+}
+
+/// Why a step was not read. Nothing is skipped: the next step begins at the same place.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StepError {
+    /// Try later.
+    #[error(transparent)]
+    Read(#[from] ReadLogError),
+    /// A record is no entry.
+    #[error(transparent)]
+    Invalid(#[from] InvalidEntry),
+    /// The log lost entries.
+    #[error(transparent)]
+    Gap(#[from] LogGap),
+}
+
+/// See the module's docs.
+pub struct LogReader<E: Env> {
+    env: Arc<E>,
+    stats: Arc<Stats>,
+    shard: ShardId,
+    cursor: Cursor,
+    replay: Replay,
+}
+
+impl<E: Env> LogReader<E> {
+    /// Goes on behind a checkpoint.
+    pub fn behind(env: Arc<E>, stats: Arc<Stats>, shard: ShardId, at: Checkpoint) -> Self {
+        let cursor = reopen(&at);
+        LogReader { env, stats, shard, cursor, replay: Replay::from(shard, at) }
+    }
+
+    /// Where the reader is: behind all steps so far.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        self.replay.checkpoint()
+    }
+
+    /// Reads the next page.
+    pub async fn step(&mut self) -> Result<Step, StepError> {
+        if self.replay.checkpoint().ended {
+            return Ok(Step { accepted: Vec::new(), at_tip: true, ended: true });
+        }
+        let page = loop {
+            match self.env.log().read(self.shard, self.cursor.clone()).await {
+                Ok(page) => break page,
+                Err(ReadLogError::Expired) => {
+                    self.stats.count(Counter::CursorsReopened);
+                    self.cursor = reopen(self.replay.checkpoint());
+                }
+                Err(error) => {
+                    if error == ReadLogError::Throttled {
+                        self.stats.count(Counter::ReadsThrottled);
+                    }
+                    return Err(error.into());
+                }
+            }
+        };
+        let mut accepted = Vec::new();
+        // A record that fails leaves the reader where it was before the page.
+        let mut replay = self.replay.clone();
+        for record in &page.records {
+            let entry = Entry::decode(&record.data)?;
+            match replay.apply(record.position, &entry)? {
+                Verdict::Accepted => accepted.push((replay.checkpoint().accepted, entry)),
+                Verdict::Ignored(why) => self.stats.count(match why {
+                    Ignored::OtherShard => Counter::EntriesMisplaced,
+                    Ignored::StaleFence | Ignored::Repeat => Counter::EntriesRepeated,
+                    Ignored::StaleBatch => Counter::EntriesStale,
+                }),
+            }
+        }
+        let ended = page.next.is_none();
+        match page.next {
+            Some(next) => self.cursor = next,
+            None => replay.end(),
+        }
+        self.replay = replay;
+        Ok(Step { accepted, at_tip: page.at_tip, ended })
+    }
+}
+
+fn reopen(at: &Checkpoint) -> Cursor {
+    at.position.map_or(Cursor::Oldest, Cursor::After)
+}

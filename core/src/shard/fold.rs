@@ -1,0 +1,83 @@
+//! The fold of accepted batches into rows. Every row is a function of the log, so folding twice, late
+//! or at once changes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    entry::Batch,
+    env::Row,
+    stream::{Head, StreamName},
+};
+
+/// A batch that does not follow the head of its stream: the store is not a fold of this log.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "stream {stream}: revision {found} where {expected} was next: the store and the log do not belong together"
+)]
+pub struct StreamGap {
+    /// The stream.
+    pub stream: StreamName,
+    /// The revision found in the log.
+    pub found: u64,
+    /// The revision that the stored head makes next.
+    pub expected: u64,
+}
+
+/// The heads that a fold has in memory.
+#[derive(Debug, Default)]
+pub struct Fold {
+    heads: BTreeMap<StreamName, Option<Head>>,
+}
+
+impl Fold {
+    /// The streams whose head must be [loaded](Fold::load) before `batches` can be folded.
+    pub fn needs<'a>(&self, batches: impl IntoIterator<Item = &'a Batch>) -> BTreeSet<StreamName> {
+        let appends = batches.into_iter().flat_map(|b| &b.appends);
+        appends.map(|a| &a.stream).filter(|s| !self.heads.contains_key(*s)).cloned().collect()
+    }
+
+    /// The stored head of a stream. It may be ahead of this fold, if another one has been faster.
+    pub fn load(&mut self, stream: StreamName, stored: Option<Head>) {
+        self.heads.insert(stream, stored);
+    }
+
+    /// Folds batches into rows: every event, and the head of every stream touched.
+    ///
+    /// A head that is ahead of the fold is written back as it is: another fold may have got it to
+    /// fewer replicas than a checkpoint needs.
+    pub fn rows<'a>(
+        &mut self,
+        batches: impl IntoIterator<Item = &'a Batch>,
+    ) -> Result<Vec<Row>, StreamGap> {
+        let mut rows = Vec::new();
+        let mut touched = BTreeSet::new();
+        for batch in batches {
+            for (time, append) in batch.timed() {
+                rows.extend(append.recorded(time).map(Row::Event));
+                let head = self.heads.entry(append.stream.clone()).or_default();
+                let expected = head.as_ref().map_or(0, |h| h.revision + 1);
+                if append.first > expected {
+                    let stream = append.stream.clone();
+                    return Err(StreamGap { stream, found: append.first, expected });
+                }
+                if append.first == expected {
+                    *head = Some(Head::extend(head.take(), append.remembered(time)));
+                }
+                touched.insert(append.stream.clone());
+            }
+        }
+        for stream in touched {
+            if let Some(Some(head)) = self.heads.get(&stream) {
+                rows.push(Row::Head(stream, head.clone()));
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Forgets all heads if there are more than `count_max`; they can be loaded again.
+    pub fn bound(&mut self, count_max: usize) {
+        if self.heads.len() > count_max {
+            self.heads.clear();
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Who should own which shard: decided by every node for itself, from signs of life and epoch rows.
+//!
+//! It is never more than advice. Two nodes that both think a shard is theirs are sorted out by the
+//! compare-and-set, the fence and the epoch check; so no clock is compared with another, and a wrong
+//! guess costs time, not data.
+//!
+//! A node is alive while its beat moves, as seen by the observer's own clock. A shard is free if it has
+//! no owner, or its owner is an incarnation that is not alive. Each free shard goes to the node that
+//! ranks highest for it (rendezvous hashing) and has room; the others wait a grace period per rank.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use crate::{
+    env::{EpochRow, NodeId, NodeRow, Token},
+    shard::ShardId,
+};
+
+/// What the decision depends on.
+#[derive(Debug, Clone)]
+pub struct View<'a> {
+    /// The observer's [`Clock::elapsed`](crate::env::Clock::elapsed).
+    pub now: Duration,
+    /// All signs of life.
+    pub nodes: &'a [NodeRow],
+    /// The epoch rows of the shards that can be owned: open, and their parents folded.
+    pub shards: &'a [EpochRow],
+    /// Closed shards that are not folded to their end.
+    pub unfolded: &'a [ShardId],
+    /// The shards that this node owns or is taking.
+    pub mine: &'a BTreeSet<ShardId>,
+    /// Whether this node is leaving.
+    pub draining: bool,
+}
+
+/// What to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Action {
+    /// Take this shard from the epoch row seen.
+    Take(EpochRow),
+    /// Fold this closed shard to its end.
+    Fold(ShardId),
+    /// Finish what is under way on this shard, then let it go.
+    Release(ShardId),
+    /// Stop owning this shard: it has moved on.
+    StepDown(ShardId),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    beat: u64,
+    draining: bool,
+    moved: Duration,
+}
+
+/// The memory of one observer.
+#[derive(Debug)]
+pub struct Leases {
+    me: (NodeId, Token),
+    dead_after: Duration,
+    grace: Duration,
+    seen: BTreeMap<(NodeId, Token), Seen>,
+    /// Since when a shard has been waiting for someone to take or fold it.
+    waiting: BTreeMap<ShardId, Duration>,
+}
+
+impl Leases {
+    /// `dead_after`: how long a beat may stand still; `grace`: how long a node waits per rank before
+    /// it takes what a better-ranked one has not.
+    pub fn new(me: (NodeId, Token), dead_after: Duration, grace: Duration) -> Self {
+        Leases { me, dead_after, grace, seen: BTreeMap::new(), waiting: BTreeMap::new() }
+    }
+
+    /// Decides. Call it about every third of `dead_after`, with a fresh view.
+    pub fn decide(&mut self, view: &View<'_>) -> Vec<Action> {
+        self.observe(view);
+        let alive = self.alive(view);
+        let mut actions = Vec::new();
+
+        // A shard that this node serves, but that the store says has moved on.
+        for row in view.shards {
+            if view.mine.contains(&row.shard) && row.owner.is_some_and(|o| o != self.me) {
+                actions.push(Action::StepDown(row.shard));
+            }
+        }
+        if view.draining {
+            actions.extend(view.mine.iter().map(|s| Action::Release(*s)));
+            return actions;
+        }
+
+        let free: Vec<&EpochRow> =
+            view.shards.iter().filter(|row| self.is_free(row, view)).collect();
+        let wanted: BTreeSet<ShardId> =
+            free.iter().map(|row| row.shard).chain(view.unfolded.iter().copied()).collect();
+        self.waiting.retain(|shard, _| wanted.contains(shard));
+        for shard in wanted {
+            self.waiting.entry(shard).or_insert(view.now);
+        }
+        for shard in view.unfolded {
+            if self.waited(*shard, view.now) >= self.grace * rank(*shard, self.me.0, &alive) {
+                actions.push(Action::Fold(*shard));
+            }
+        }
+
+        let room = view.shards.len().div_ceil(alive.len().max(1));
+        let mut held = view.mine.len();
+        for row in &free {
+            let waited = self.waited(row.shard, view.now);
+            let turns = self.turns(row, &alive);
+            // Nobody may have room for a shard that every node with room fails to take.
+            let overdue = waited >= self.grace * (alive.len() as u32 + 1);
+            if (held < room && waited >= self.grace * turns) || overdue {
+                actions.push(Action::Take(**row));
+                held += 1;
+            }
+        }
+        if free.is_empty() && view.mine.len() > room {
+            let worst = view.mine.iter().max_by_key(|s| (rank(**s, self.me.0, &alive), **s));
+            actions.extend(worst.map(|s| Action::Release(*s)));
+        }
+        actions
+    }
+
+    fn observe(&mut self, view: &View<'_>) {
+        for row in view.nodes {
+            let seen = Seen { beat: row.beat, draining: row.draining, moved: view.now };
+            let known = self.seen.entry((row.node, row.token)).or_insert(seen);
+            if row.beat > known.beat {
+                *known = seen;
+            }
+        }
+        self.seen.retain(|key, _| view.nodes.iter().any(|row| (row.node, row.token) == *key));
+    }
+
+    fn is_alive(&self, key: (NodeId, Token), now: Duration) -> bool {
+        key == self.me
+            || (key.0 != self.me.0
+                && self
+                    .seen
+                    .get(&key)
+                    .is_some_and(|s| now.saturating_sub(s.moved) < self.dead_after))
+    }
+
+    /// The nodes that may be given shards; this one among them.
+    fn alive(&self, view: &View<'_>) -> BTreeSet<NodeId> {
+        let others =
+            self.seen.iter().filter(|(key, s)| !s.draining && self.is_alive(**key, view.now));
+        others.map(|(key, _)| key.0).chain([self.me.0]).collect()
+    }
+
+    fn is_free(&self, row: &EpochRow, view: &View<'_>) -> bool {
+        !view.mine.contains(&row.shard)
+            && row.owner.is_none_or(|owner| !self.is_alive(owner, view.now) || owner == self.me)
+    }
+
+    fn waited(&self, shard: ShardId, now: Duration) -> Duration {
+        self.waiting.get(&shard).map_or(Duration::ZERO, |since| now.saturating_sub(*since))
+    }
+
+    /// How many grace periods this node lets pass before it takes a free shard: its rank; none if an
+    /// earlier incarnation of it was the owner, since nobody else can know that it is gone.
+    fn turns(&self, row: &EpochRow, alive: &BTreeSet<NodeId>) -> u32 {
+        if row.owner.is_some_and(|(node, _)| node == self.me.0) {
+            0
+        } else {
+            rank(row.shard, self.me.0, alive)
+        }
+    }
+}
+
+/// How many of the nodes come before `node` for a shard.
+fn rank(shard: ShardId, node: NodeId, alive: &BTreeSet<NodeId>) -> u32 {
+    let mine = (weight(shard, node), node);
+    alive.iter().filter(|other| (weight(shard, **other), **other) > mine).count() as u32
+}
+
+/// A well-mixed number for a pair (the finaliser of SplitMix64).
+fn weight(shard: ShardId, node: NodeId) -> u64 {
+    let mut z = (u64::from(shard.0) << 32 | u64::from(node.0)).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}

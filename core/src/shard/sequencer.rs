@@ -1,0 +1,323 @@
+//! The owner's state machine: decides each append, fills batches, and holds every answer back until
+//! an epoch check that began after all that it depends on.
+//!
+//! ```text
+//!   append ──> decide against the head ──> open batch ──seal──> in flight ──confirmed──> tail
+//!                       │                                                     │
+//!                       └── answer, needs "n batches confirmed" ──────────────┴─ check ──> client
+//! ```
+//!
+//! It does no I/O and reads no clock: its driver is [`owner`](crate::owner).
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use crate::{
+    append::{Append, AppendError, Appended, Outcome},
+    entry::{Batch, BatchedAppend, Entry},
+    event::RecordedEvent,
+    limits::{ENTRY_BYTES_MAX, ENTRY_FRAME_BYTES_MAX},
+    shard::{
+        Checkpoint, ShardId,
+        heads::{Heads, Known},
+        tail::Tail,
+    },
+    stream::{Head, Remembered, StreamName},
+    time::{HybridClock, HybridTime, WallTime},
+};
+
+/// The bounds of one sequencer.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Bytes of one batch at the most; never above [`ENTRY_BYTES_MAX`].
+    pub batch_bytes_max: usize,
+    /// Bytes of what is decided but not yet in the store, at the most, give or take one batch.
+    pub tail_bytes_max: usize,
+    /// Heads kept in memory, apart from those that the store does not have.
+    pub heads_max: usize,
+}
+
+/// An answer that has passed its check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// To an append.
+    Append(Result<Appended, AppendError>),
+    /// To a read: the stream's last revision, `None` if it has no event.
+    Head(Option<u64>),
+}
+
+/// What became of a question put to the sequencer; `Q` is the question, given back if not taken.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Offer<Q> {
+    /// Taken: the answer will come.
+    Taken,
+    /// Read the stream's head from the store, call [`Sequencer::load`], and ask again.
+    NeedsHead(Q),
+    /// The open batch is full: ask again when it is sealed.
+    Full(Q),
+    /// The tail is full: refuse with a retry-after.
+    Busy(Q),
+}
+
+/// An epoch check under way: what it may release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Check {
+    answers: usize,
+}
+
+#[derive(Debug)]
+struct Waiting<T> {
+    /// Batches of this epoch that must be confirmed before the check that releases it begins.
+    needs: u64,
+    ticket: T,
+    answer: Answer,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    time: HybridTime,
+    appends: Vec<BatchedAppend>,
+    bytes: usize,
+    events: u64,
+}
+
+/// See the module's docs. `T` is what the driver needs to deliver an answer.
+#[derive(Debug)]
+pub struct Sequencer<T> {
+    bounds: Bounds,
+    shard: ShardId,
+    epoch: u64,
+    /// Entries accepted up to and including this epoch's fence.
+    accepted_at_fence: u64,
+    heads: Heads,
+    hybrid: HybridClock,
+    open: Open,
+    in_flight: Option<Batch>,
+    /// Batches of this epoch sealed so far: the index of the next.
+    sealed: u64,
+    /// Batches of this epoch confirmed so far.
+    confirmed: u64,
+    /// The accepted count that the store has.
+    materialized: u64,
+    tail: Tail,
+    waiting: VecDeque<Waiting<T>>,
+}
+
+impl<T> Sequencer<T> {
+    /// Begins an epoch.
+    ///
+    /// `at_fence` is the replay's state behind the epoch's own accepted fence; `tail` are the accepted
+    /// batches that the store may not have, each with its accepted count; `closed` is the highest time
+    /// that the parents closed at, if it has parents.
+    pub fn begin(
+        bounds: Bounds,
+        shard: ShardId,
+        at_fence: &Checkpoint,
+        tail: &[(u64, Batch)],
+        closed: HybridTime,
+    ) -> Self {
+        let mut sequencer = Sequencer {
+            bounds,
+            shard,
+            epoch: at_fence.epoch,
+            accepted_at_fence: at_fence.accepted,
+            heads: Heads::new(bounds.heads_max),
+            hybrid: HybridClock::above(at_fence.closed.max(closed)),
+            open: Open::default(),
+            in_flight: None,
+            sealed: 0,
+            confirmed: 0,
+            materialized: 0,
+            tail: Tail::default(),
+            waiting: VecDeque::new(),
+        };
+        for (accepted, batch) in tail {
+            sequencer.tail.push(*accepted, batch);
+            for (time, append) in batch.timed() {
+                sequencer.heads.extend(&append.stream, append.remembered(time), *accepted);
+            }
+        }
+        sequencer
+    }
+
+    /// The shard.
+    pub fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    /// The epoch.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Decides an append; its answer comes from [`passed`](Sequencer::passed) or
+    /// [`step_down`](Sequencer::step_down).
+    pub fn append(&mut self, wall: WallTime, append: Append, ticket: T) -> Offer<(Append, T)> {
+        let bytes = append.encoded_bytes_max();
+        if self.held_bytes() + bytes > self.bounds.tail_bytes_max.max(bytes)
+            && self.held_bytes() > 0
+        {
+            return Offer::Busy((append, ticket));
+        }
+        let Known::Head(head) = self.heads.get(&append.stream) else {
+            return Offer::NeedsHead((append, ticket));
+        };
+        if let Some(first_time) = head.and_then(|h| h.recall(append.id)).cloned() {
+            let answer = self.appended(&first_time, true);
+            self.hold(ticket, answer);
+            return Offer::Taken;
+        }
+        if !Head::meets(head, append.expected) {
+            let actual = head.map(|h| h.revision);
+            let error = AppendError::WrongExpectedRevision { expected: append.expected, actual };
+            self.hold(ticket, Answer::Append(Err(error)));
+            return Offer::Taken;
+        }
+        let first = head.map_or(0, |h| h.revision + 1);
+        let limit = self.bounds.batch_bytes_max.min(ENTRY_BYTES_MAX);
+        if !self.open.appends.is_empty() && self.open.bytes + bytes > limit {
+            return Offer::Full((append, ticket));
+        }
+
+        let accepted = self.accepted_at_fence + self.sealed + 1;
+        let count = append.events.len() as u64;
+        let time = if self.open.appends.is_empty() {
+            self.open.bytes = ENTRY_FRAME_BYTES_MAX;
+            self.open.time = self.hybrid.take(wall, count);
+            self.open.time
+        } else {
+            // The events of a batch have consecutive times, whatever the wall clock says meanwhile.
+            self.hybrid.take(WallTime(0), count)
+        };
+        debug_assert_eq!(time, self.open.time.plus(self.open.events));
+        let batched =
+            BatchedAppend { stream: append.stream, id: append.id, first, events: append.events };
+        let remembered = batched.remembered(time);
+        self.heads.extend(&batched.stream, remembered.clone(), accepted);
+        self.open.bytes += bytes;
+        self.open.events += count;
+        self.open.appends.push(batched);
+        let answer = self.appended(&remembered, false);
+        self.hold(ticket, answer);
+        Offer::Taken
+    }
+
+    /// Decides a strong read: its answer is the head of the stream as decided now, given when that is
+    /// committed and checked.
+    pub fn read(&mut self, stream: &StreamName, ticket: T) -> Offer<T> {
+        let Known::Head(head) = self.heads.get(stream) else { return Offer::NeedsHead(ticket) };
+        let answer = Answer::Head(head.map(|h| h.revision));
+        self.hold(ticket, answer);
+        Offer::Taken
+    }
+
+    /// The stored head of a stream, as [`Offer::NeedsHead`] asked for.
+    pub fn load(&mut self, stream: StreamName, stored: Option<Head>) {
+        self.heads.load(stream, stored);
+        self.heads.evict(self.materialized);
+    }
+
+    /// Seals the open batch and returns its bytes, to be put again and again until confirmed; `None`
+    /// while one is in flight, or if nothing is open. Call it after every batch of offers.
+    pub fn seal(&mut self) -> Option<Bytes> {
+        if self.in_flight.is_some() || self.open.appends.is_empty() {
+            return None;
+        }
+        let open = std::mem::take(&mut self.open);
+        Some(self.send(open.time, open.appends))
+    }
+
+    /// Seals a batch without events, which closes the shard's time; `None` if there is other work.
+    /// Call it when the shard has been idle for a while.
+    pub fn seal_empty(&mut self, wall: WallTime) -> Option<Bytes> {
+        if self.in_flight.is_some() || !self.open.appends.is_empty() {
+            return None;
+        }
+        let time = self.hybrid.take(wall, 1);
+        Some(self.send(time, Vec::new()))
+    }
+
+    /// The batch in flight is confirmed in this shard.
+    pub fn confirmed(&mut self) {
+        let Some(batch) = self.in_flight.take() else {
+            debug_assert!(false, "confirmed without a batch in flight");
+            return;
+        };
+        self.confirmed += 1;
+        self.tail.push(self.accepted_at_fence + self.confirmed, &batch);
+        self.tail.cut(self.materialized);
+    }
+
+    /// What an epoch check that begins now may release; `None` if nothing waits for one.
+    pub fn begin_check(&self) -> Option<Check> {
+        let answers = self.waiting.iter().take_while(|w| w.needs <= self.confirmed).count();
+        (answers > 0).then_some(Check { answers })
+    }
+
+    /// The check saw this epoch: its answers may leave, in order.
+    pub fn passed(&mut self, check: Check) -> impl Iterator<Item = (T, Answer)> + '_ {
+        self.waiting.drain(..check.answers).map(|w| (w.ticket, w.answer))
+    }
+
+    /// The epoch is over. What may have been committed is unknown; all else did not happen.
+    pub fn step_down(self) -> impl Iterator<Item = (T, Outcome)> {
+        let sealed = self.sealed;
+        self.waiting.into_iter().map(move |w| {
+            let may_be_committed = matches!(w.answer, Answer::Append(Ok(_))) && w.needs <= sealed;
+            (w.ticket, if may_be_committed { Outcome::Unknown } else { Outcome::No })
+        })
+    }
+
+    /// The store has all entries up to the accepted count `accepted`.
+    pub fn materialized(&mut self, accepted: u64) {
+        self.materialized = self.materialized.max(accepted);
+        self.tail.cut(self.materialized);
+        self.heads.evict(self.materialized);
+    }
+
+    /// The kept events of a stream between two revisions; the ones before the first are in the store.
+    pub fn tail(&self, stream: &StreamName, from: u64, last: u64) -> Vec<RecordedEvent> {
+        self.tail.read(stream, from, last)
+    }
+
+    /// Whether nothing is open, in flight or unanswered.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.in_flight.is_none() && self.open.appends.is_empty()
+    }
+
+    /// Bytes that are decided but not yet in the store.
+    pub fn held_bytes(&self) -> usize {
+        let in_flight = self.in_flight.as_ref().map_or(0, Batch::encoded_bytes_max);
+        self.tail.bytes() + self.open.bytes + in_flight
+    }
+
+    fn send(&mut self, time: HybridTime, appends: Vec<BatchedAppend>) -> Bytes {
+        let batch =
+            Batch { shard: self.shard, epoch: self.epoch, index: self.sealed, time, appends };
+        self.sealed += 1;
+        let entry = Entry::Batch(batch);
+        let bytes = entry.encode();
+        if let Entry::Batch(batch) = entry {
+            self.in_flight = Some(batch);
+        }
+        bytes
+    }
+
+    fn appended(&self, append: &Remembered, repeated: bool) -> Answer {
+        Answer::Append(Ok(Appended {
+            shard: self.shard,
+            epoch: self.epoch,
+            first: append.first,
+            last: append.last,
+            time: append.time,
+            repeated,
+        }))
+    }
+
+    /// An answer depends on everything that is decided so far.
+    fn hold(&mut self, ticket: T, answer: Answer) {
+        let needs = self.sealed + u64::from(!self.open.appends.is_empty());
+        self.waiting.push_back(Waiting { needs, ticket, answer });
+    }
+}

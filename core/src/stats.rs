@@ -1,0 +1,103 @@
+//! What a node counts of itself.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $name:ident = $label:literal,)+) => {
+        /// One thing that is counted.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Counter { $($(#[doc = $doc])+ $name,)+ }
+
+        impl Counter {
+            /// All of them.
+            pub const ALL: &[Counter] = &[$(Counter::$name,)+];
+
+            /// Its name, for people and metrics.
+            pub fn label(self) -> &'static str {
+                match self { $(Counter::$name => $label,)+ }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Appends answered as committed for the first time.
+    AppendsCommitted = "appends committed",
+    /// Appends answered as the repeat of a committed one.
+    AppendsRepeated = "repeats answered as the first time",
+    /// Appends refused for a wrong expected revision.
+    AppendsWrongRevision = "wrong expected revisions",
+    /// Appends shed since the tail or the queue was full.
+    AppendsShed = "appends shed",
+    /// Appends answered as unknown when an owner stepped down.
+    AppendsUnknown = "answers withdrawn as unknown",
+    /// Batches confirmed by the log.
+    BatchesPut = "batches put",
+    /// Puts that the log throttled.
+    PutsThrottled = "puts throttled",
+    /// Puts whose outcome was unknown, put again until confirmed.
+    PutsUnknown = "unknown puts put again",
+    /// Puts that landed in another shard, since theirs was closed.
+    PutsMisplaced = "puts into a closed shard",
+    /// Epoch checks passed.
+    ChecksPassed = "epoch checks passed",
+    /// Epoch checks that found another owner: this one was a zombie.
+    ZombiesFenced = "zombies fenced by an epoch check",
+    /// Shards taken.
+    Takeovers = "takeovers",
+    /// Takeovers lost to another node.
+    TakeoversLost = "takeovers lost",
+    /// Shards let go in good order.
+    Releases = "shards released",
+    /// Compare-and-sets of unknown outcome, settled by a serial read.
+    SwapsSettled = "unknown compare-and-sets settled",
+    /// Entries that a fold dropped as repeats.
+    EntriesRepeated = "repeated entries dropped",
+    /// Entries that a fold dropped since their owner was a zombie.
+    EntriesStale = "stale entries dropped",
+    /// Entries that a fold dropped since they were meant for another shard.
+    EntriesMisplaced = "misplaced entries dropped",
+    /// Read cursors that expired and were reopened.
+    CursorsReopened = "expired cursors reopened",
+    /// Reads of a log that were throttled.
+    ReadsThrottled = "log reads throttled",
+    /// Batches folded into the store.
+    BatchesFolded = "batches folded",
+    /// Writes to the store that were repeated.
+    WritesRepeated = "store writes repeated",
+    /// Heads read from the store for an owner.
+    HeadsLoaded = "cold heads read",
+    /// Requests sent on after "not the owner".
+    Redirects = "redirects followed",
+    /// Closed shards folded to their end.
+    ShardsEnded = "closed shards folded to their end",
+}
+
+/// The counts of one node. Shared; never reset.
+#[derive(Debug)]
+pub struct Stats {
+    counts: Vec<AtomicU64>,
+}
+
+impl Default for Stats {
+    fn default() -> Self {
+        Stats { counts: Counter::ALL.iter().map(|_| AtomicU64::new(0)).collect() }
+    }
+}
+
+impl Stats {
+    /// Counts one.
+    pub fn count(&self, counter: Counter) {
+        self.add(counter, 1);
+    }
+
+    /// Counts `n`.
+    pub fn add(&self, counter: Counter, n: u64) {
+        self.counts[counter as usize].fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// The count so far.
+    pub fn get(&self, counter: Counter) -> u64 {
+        self.counts[counter as usize].load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,222 @@
+//! Taking a shard: compare-and-set of the epoch, fence, replay. When it is done, all that earlier owners
+//! can ever have acknowledged lies before the fence and has been read.
+
+use std::sync::Arc;
+
+use tracing::{debug, info};
+
+use crate::{
+    config::Config,
+    entry::{Batch, Entry, Fence},
+    env::{Clock, Env, EpochRow, Log, NodeId, Position, PutError, Store, Swap, Token},
+    reader::{LogReader, StepError},
+    shard::{Checkpoint, ShardInfo, sequencer::Sequencer},
+    stats::{Counter, Stats},
+    time::HybridTime,
+    wait::Backoff,
+};
+
+/// A shard that was taken, ready to be served.
+pub(crate) struct Taken<T> {
+    pub(crate) row: EpochRow,
+    pub(crate) sequencer: Sequencer<T>,
+    /// The highest position known in the shard.
+    pub(crate) last: Option<Position>,
+}
+
+/// Why a shard was not taken. Nothing is lost by it: whoever holds the higher epoch goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotTaken {
+    #[error("another node was faster")]
+    Lost,
+    #[error("the shard is closed")]
+    Closed,
+    #[error("a parent of the shard is not folded to its end")]
+    ParentsOpen,
+    #[error("the log lost entries or holds a damaged one")]
+    Damaged,
+}
+
+/// Who takes, and with what.
+pub(crate) struct Takeover<'a, E: Env> {
+    pub(crate) env: &'a Arc<E>,
+    pub(crate) config: &'a Config,
+    pub(crate) stats: &'a Arc<Stats>,
+    pub(crate) me: (NodeId, Token),
+}
+
+impl<E: Env> Takeover<'_, E> {
+    /// Takes a shard from the epoch row `seen`.
+    pub(crate) async fn take<T>(
+        &self,
+        shard: &ShardInfo,
+        seen: EpochRow,
+    ) -> Result<Taken<T>, NotTaken> {
+        let node = self.me.0;
+        let closed = self.parents_closed_at(shard).await?;
+        let row = EpochRow { shard: shard.id, epoch: seen.epoch + 1, owner: Some(self.me) };
+        debug!(%node, shard = %shard.id, epoch = row.epoch, from = ?seen.owner, "taking");
+        self.swap(seen, row).await?;
+        let fence = self.fence(shard, row).await?;
+        let taken = self.replay(shard, row, closed, fence).await?;
+        self.stats.count(Counter::Takeovers);
+        info!(%node, shard = %shard.id, epoch = row.epoch, tail_bytes = taken.sequencer.held_bytes(), "took");
+        Ok(taken)
+    }
+
+    /// Step 0: the streams of a child begin where its parents ended, in the store.
+    async fn parents_closed_at(&self, shard: &ShardInfo) -> Result<HybridTime, NotTaken> {
+        let mut closed = HybridTime::default();
+        let mut backoff = Backoff::new(self.config);
+        for parent in &shard.parents {
+            let at = loop {
+                match self.env.store().checkpoint(*parent).await {
+                    Ok(at) => break at,
+                    Err(_) => backoff.pause(self.env.clock()).await,
+                }
+            };
+            if !at.ended {
+                return Err(NotTaken::ParentsOpen);
+            }
+            closed = closed.max(at.closed);
+        }
+        Ok(closed)
+    }
+
+    /// Step 1: from epoch e to e + 1, with this incarnation's token. A put of the fence may begin only
+    /// when the swap is known to be done: an unknown outcome is settled first.
+    async fn swap(&self, from: EpochRow, to: EpochRow) -> Result<(), NotTaken> {
+        let mut backoff = Backoff::new(self.config);
+        loop {
+            match self.env.store().swap_epoch(from, to).await {
+                Ok(Swap::Done) => return Ok(()),
+                Ok(Swap::Lost(row)) if row == to => return Ok(()),
+                Ok(Swap::Lost(_)) => return Err(self.lost(to)),
+                Err(_) => {}
+            }
+            let settled = loop {
+                backoff.pause(self.env.clock()).await;
+                if let Ok(row) = self.env.store().epoch_settled(from.shard).await {
+                    break row;
+                }
+            };
+            self.stats.count(Counter::SwapsSettled);
+            if settled == to {
+                return Ok(());
+            }
+            if settled != from {
+                return Err(self.lost(to));
+            }
+        }
+    }
+
+    /// Step 2: the fence, again and again until a put is confirmed. Every entry that an earlier owner
+    /// may still acknowledge was confirmed before the swap, so it lies before this fence.
+    async fn fence(&self, shard: &ShardInfo, row: EpochRow) -> Result<Position, NotTaken> {
+        let bytes = Entry::Fence(Fence { shard: shard.id, epoch: row.epoch }).encode();
+        let mut backoff = Backoff::new(self.config);
+        loop {
+            match self.env.log().put(shard, None, bytes.clone()).await {
+                Ok(put) if put.shard == shard.id => return Ok(put.position),
+                Ok(_) => {
+                    self.stats.count(Counter::PutsMisplaced);
+                    return Err(NotTaken::Closed);
+                }
+                Err(PutError::Refused(reason)) => {
+                    debug!(node = %self.me.0, shard = %shard.id, epoch = row.epoch, reason, "fence refused");
+                    return Err(NotTaken::Closed);
+                }
+                Err(PutError::Throttled) => self.stats.count(Counter::PutsThrottled),
+                Err(PutError::Unknown) => self.stats.count(Counter::PutsUnknown),
+            }
+            backoff.pause(self.env.clock()).await;
+            // Somebody may have taken the shard meanwhile: then this fence is of no use.
+            if let Ok(now) = self.env.store().epoch(shard.id).await
+                && now != row
+            {
+                return Err(self.lost(row));
+            }
+        }
+    }
+
+    /// Step 3: replay from the checkpoint to the own accepted fence.
+    async fn replay<T>(
+        &self,
+        shard: &ShardInfo,
+        row: EpochRow,
+        closed: HybridTime,
+        fence: Position,
+    ) -> Result<Taken<T>, NotTaken> {
+        let mut backoff = Backoff::new(self.config);
+        let at = loop {
+            match self.env.store().checkpoint(shard.id).await {
+                Ok(at) => break at,
+                Err(_) => backoff.pause(self.env.clock()).await,
+            }
+        };
+        let mut reader =
+            LogReader::behind(self.env.clone(), self.stats.clone(), shard.id, at.clone());
+        let mut tail: Vec<(u64, Batch)> = Vec::new();
+        // The reader's checkpoint is behind whole pages; the sequencer begins right behind the fence.
+        let mut behind = at;
+        loop {
+            if behind.epoch > row.epoch {
+                return Err(self.lost(row));
+            }
+            // The fence is in the checkpoint already: a fold was faster than this takeover.
+            if behind.epoch == row.epoch {
+                let sequencer =
+                    Sequencer::begin(self.config.bounds(), shard.id, &behind, &tail, closed);
+                let last = behind.position.max(Some(fence));
+                return Ok(Taken { row, sequencer, last });
+            }
+            let step = match reader.step().await {
+                Ok(step) => step,
+                Err(StepError::Read(_)) => {
+                    backoff.pause(self.env.clock()).await;
+                    continue;
+                }
+                Err(error) => {
+                    tracing::error!(node = %self.me.0, shard = %shard.id, %error, "the log cannot be replayed");
+                    return Err(NotTaken::Damaged);
+                }
+            };
+            backoff.reset();
+            for (accepted, entry) in step.accepted {
+                behind = follow(&behind, accepted, &entry);
+                match entry {
+                    Entry::Batch(batch) => tail.push((accepted, batch)),
+                    Entry::Fence(fence) if fence.epoch >= row.epoch => break,
+                    Entry::Fence(_) => {}
+                }
+            }
+            if step.ended && behind.epoch < row.epoch {
+                return Err(NotTaken::Closed);
+            }
+            if step.at_tip && behind.epoch < row.epoch {
+                self.env.clock().sleep(self.config.poll).await;
+            }
+        }
+    }
+
+    fn lost(&self, row: EpochRow) -> NotTaken {
+        self.stats.count(Counter::TakeoversLost);
+        debug!(node = %self.me.0, shard = %row.shard, epoch = row.epoch, "lost");
+        NotTaken::Lost
+    }
+}
+
+/// The state of the accept rule behind an accepted entry. The position stays that of the checkpoint
+/// before it: it only bounds the owner's next put from below.
+fn follow(before: &Checkpoint, accepted: u64, entry: &Entry) -> Checkpoint {
+    let mut after = before.clone();
+    after.accepted = accepted;
+    match entry {
+        Entry::Fence(fence) => (after.epoch, after.next) = (fence.epoch, 0),
+        Entry::Batch(batch) => {
+            after.next = batch.index + 1;
+            after.closed = after.closed.max(batch.closes());
+        }
+    }
+    after
+}

@@ -1,0 +1,49 @@
+//! Waiting: for a time limit, and between two tries.
+
+use std::{future::Future, pin::pin, time::Duration};
+
+use futures::{FutureExt, select_biased};
+
+use crate::{config::Config, env::Clock};
+
+/// The future's output, or `None` if `limit` passes first.
+pub(crate) async fn within<C: Clock, T>(
+    clock: &C,
+    limit: Duration,
+    future: impl Future<Output = T>,
+) -> Option<T> {
+    let mut future = pin!(future.fuse());
+    let mut late = pin!(clock.sleep(limit).fuse());
+    select_biased! {
+        output = future => Some(output),
+        () = late => None,
+    }
+}
+
+/// Waits that double, with jitter, so that nodes that failed together do not try again together.
+#[derive(Debug)]
+pub(crate) struct Backoff {
+    next: Duration,
+    min: Duration,
+    max: Duration,
+}
+
+impl Backoff {
+    pub(crate) fn new(config: &Config) -> Self {
+        Backoff { next: config.retry_min, min: config.retry_min, max: config.retry_max }
+    }
+
+    /// Waits between half and all of the current wait.
+    pub(crate) async fn pause<C: Clock>(&mut self, clock: &C) {
+        let wait = self.next;
+        self.next = (wait * 2).min(self.max);
+        let half = wait / 2;
+        let spread = half.as_micros().max(1) as u64;
+        clock.sleep(half + Duration::from_micros(clock.random() % spread)).await;
+    }
+
+    /// The next wait is the first again.
+    pub(crate) fn reset(&mut self) {
+        self.next = self.min;
+    }
+}
