@@ -36,6 +36,4 @@ pub trait Env: Send + Sync + 'static {
     fn network(&self) -> &Self::Network;
     /// The clock.
     fn clock(&self) -> &Self::Clock;
-    /// The handler.
-    fn handler(&self) -> &Self::Handler;
 }

@@ -78,12 +78,13 @@ pub fn holder(shards: &[ShardInfo], key: u128) -> Option<&ShardInfo> {
 /// How far a fold of a shard's log has got: a position, and the state of the accept rule there.
 ///
 /// Any reader goes on from a checkpoint as if it had read the log from its beginning.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Of two checkpoints of one shard at the same accepted count, the greater is the further one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Checkpoint {
-    /// Entries up to and including this one are folded; `None`: none is.
-    pub position: Option<Position>,
     /// Whether the shard is closed and folded to its end.
     pub ended: bool,
+    /// Entries up to and including this one are folded; `None`: none is.
+    pub position: Option<Position>,
     /// Entries accepted so far, fences and batches: the logical timestamp of this checkpoint.
     pub accepted: u64,
     /// The epoch of the last accepted fence.

@@ -16,8 +16,13 @@ compile_error!(
      replaces that: run `unset RUSTFLAGS`, or add `--cfg madsim` to it."
 );
 
+pub mod adapters;
+pub mod crowd;
 pub mod fault;
 pub mod history;
+pub mod host;
+pub mod kernel;
+pub mod model;
 pub mod oracle;
 pub mod plan;
 pub mod plant;
@@ -25,4 +30,7 @@ pub mod report;
 pub mod rng;
 pub mod run;
 pub mod scenario;
+pub mod schedule;
 pub mod trace;
+pub mod virtual_time;
+pub mod world;

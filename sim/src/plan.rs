@@ -152,4 +152,6 @@ pub struct CoreKnobs {
     pub queue_max: u64,
     /// [`Config::write_rows_max`](stormkeep_core::Config::write_rows_max).
     pub write_rows_max: u64,
+    /// How often of a thousand times a named point of the core takes the unlikely branch.
+    pub buggify_per_mille: u32,
 }

@@ -1,7 +1,7 @@
 //! Scenarios: from a seed to a plan. Each is a sentence.
 
 mod chaos;
-mod launch_day;
+mod draw;
 
 use std::{fmt, str::FromStr};
 
@@ -54,7 +54,7 @@ impl Scenario {
     pub fn plan(self, seed: u64) -> Plan {
         match self {
             Scenario::Chaos => chaos::chaos(seed),
-            Scenario::LaunchDay => launch_day::launch_day(seed),
+            Scenario::LaunchDay => chaos::launch_day(seed),
             Scenario::Reshard => chaos::reshard(seed),
             Scenario::Calm => chaos::calm(seed),
         }

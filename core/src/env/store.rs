@@ -113,8 +113,9 @@ pub enum StoreError {
 ///   unless a write of a higher logical timestamp took its place;
 /// - a compare-and-set is linearizable with the other ones on its row and with
 ///   [`epoch_settled`](Store::epoch_settled), and a read of an epoch that begins after its success sees it;
-/// - a compare-and-set that was answered *unknown* is settled by `epoch_settled`: once that answers
-///   without it, it never happens.
+/// - a compare-and-set that was answered *unknown* may still happen, once, at any later time, as long as
+///   the row is as it expected; `epoch_settled` answers only after those that are half done are done
+///   or undone. To ask for the identical swap again is safe.
 pub trait Store: Send + Sync + 'static {
     /// The epoch row of a shard: the check behind every answer. In Cassandra a quorum read.
     fn epoch(&self, shard: ShardId) -> impl Future<Output = Result<EpochRow, StoreError>> + Send;
@@ -125,7 +126,7 @@ pub trait Store: Send + Sync + 'static {
         shards: &[ShardId],
     ) -> impl Future<Output = Result<Vec<EpochRow>, StoreError>> + Send;
 
-    /// The epoch row after all unknown outcomes are settled. In Cassandra a read at `SERIAL`.
+    /// The epoch row, after every half-done compare-and-set is done or undone. In Cassandra a read at `SERIAL`.
     fn epoch_settled(
         &self,
         shard: ShardId,

@@ -1,0 +1,476 @@
+//! A model of Cassandra: three replicas of every row, each with its own delays, outages and backlog.
+//!
+//! - a write goes to all replicas and is confirmed by two (`LOCAL_QUORUM` and `QUORUM` are the same with
+//!   one data centre); one that reached too few is *unknown*, and may show up later on a replica;
+//! - a read asks two, and the third when one is slow (speculative retry, 50 ms); the newest cell wins by
+//!   timestamp, ties by the larger value, as Cassandra's `Cells.reconcile` does; a blocking read repair may
+//!   follow (`read_repair = 'BLOCKING'`, the default of a table);
+//! - an eventual read asks one;
+//! - a replica that was down is told what it missed (hinted hand-off), or not;
+//! - with fewer than two replicas up: `UnavailableException`; with a backlog: `OverloadedException`.
+//!
+//! Compare-and-set is in [`paxos`](crate::model::paxos).
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use stormkeep_core::{
+    env::{EpochRow, NodeId, NodeRow, Row, StoreError, Token},
+    event::RecordedEvent,
+    shard::{Checkpoint, ShardId},
+    stream::{Head, StreamName},
+};
+
+use crate::{
+    history::Nanos,
+    model::{
+        effects::{Effects, REPLICAS},
+        links::sample,
+        paxos::{Ballot, PaxosRow},
+    },
+    oracle::StoreDump,
+    plan::StoreKnobs,
+    rng::Stream,
+    world::{MS, Reply, World},
+};
+
+/// Replicas that must confirm.
+pub const QUORUM: usize = 2;
+const SPECULATE_AFTER: Nanos = 50 * MS;
+
+/// The primary key of a row.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Key {
+    /// An event: partition by stream, clustered by revision.
+    Event(StreamName, u64),
+    /// The head of a stream.
+    Head(StreamName),
+    /// The checkpoint of a shard.
+    Checkpoint(ShardId),
+    /// A sign of life.
+    Node(NodeId, Token),
+}
+
+/// What a row holds. The order breaks ties between equal timestamps.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Value {
+    /// Of [`Key::Event`].
+    Event(RecordedEvent),
+    /// Of [`Key::Head`].
+    Head(Head),
+    /// Of [`Key::Checkpoint`].
+    Checkpoint(Checkpoint),
+    /// Of [`Key::Node`].
+    Node(NodeRow),
+}
+
+/// A value and the timestamp it was written at.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cell {
+    timestamp: u64,
+    /// What the row holds.
+    pub value: Value,
+}
+
+/// Rows as a replica has them, or as a read sees them.
+pub type Rows = BTreeMap<Key, Cell>;
+
+/// The row of the core's trait, as a key and a cell.
+pub fn cell(row: Row) -> (Key, Cell) {
+    let timestamp = row.timestamp();
+    let (key, value) = match row {
+        Row::Event(e) => (Key::Event(e.stream.clone(), e.revision), Value::Event(e)),
+        Row::Head(stream, head) => (Key::Head(stream), Value::Head(head)),
+        Row::Checkpoint(shard, at) => (Key::Checkpoint(shard), Value::Checkpoint(at)),
+        Row::Node(row) => (Key::Node(row.node, row.token), Value::Node(row)),
+    };
+    (key, Cell { timestamp, value })
+}
+
+/// Last write wins: a cell takes its place unless a newer one has it. Whether it did.
+fn reconcile(rows: &mut Rows, key: &Key, cell: &Cell) -> bool {
+    match rows.get_mut(key) {
+        Some(old) if *old >= *cell => false,
+        Some(old) => {
+            *old = cell.clone();
+            true
+        }
+        None => {
+            rows.insert(key.clone(), cell.clone());
+            true
+        }
+    }
+}
+
+/// One replica.
+pub struct Replica {
+    rows: Rows,
+    /// Rows of compare-and-set.
+    pub(super) paxos: BTreeMap<ShardId, PaxosRow>,
+    hints: Rows,
+    busy_until: Nanos,
+    stream: Stream,
+}
+
+/// See the module's docs.
+pub struct Cassandra {
+    knobs: StoreKnobs,
+    replicas: Vec<Replica>,
+    stream: Stream,
+}
+
+impl Cassandra {
+    /// An empty store.
+    pub fn new(seed: u64, knobs: StoreKnobs) -> Self {
+        let replica = |n| Replica {
+            rows: Rows::new(),
+            paxos: BTreeMap::new(),
+            hints: Rows::new(),
+            busy_until: 0,
+            stream: Stream::new(seed, "store", n),
+        };
+        let replicas = (0..u64::from(REPLICAS)).map(replica).collect();
+        Cassandra { knobs, replicas, stream: Stream::new(seed, "store", 1000) }
+    }
+
+    /// A replica.
+    pub fn replica(&mut self, number: u32) -> &mut Replica {
+        &mut self.replicas[number as usize]
+    }
+
+    /// A random number of the coordinators.
+    pub fn draw(&mut self) -> u64 {
+        self.stream.bits()
+    }
+
+    /// A replica is up again: it is told what it missed, or not. How many rows it was told.
+    pub fn recover(&mut self, number: u32) -> usize {
+        let replica = &mut self.replicas[number as usize];
+        let hints = std::mem::take(&mut replica.hints);
+        if !self.knobs.hints {
+            return 0;
+        }
+        for (key, cell) in &hints {
+            reconcile(&mut replica.rows, key, cell);
+        }
+        hints.len()
+    }
+
+    /// How long a message to or from a replica takes; `None`: it is lost.
+    pub(super) fn hop(&mut self, number: u32, effects: &Effects, lose: f64) -> Option<Nanos> {
+        let replica = &mut self.replicas[number as usize];
+        let slow = effects.replica_slow.get(number as usize).copied().unwrap_or(1);
+        let delay = sample(self.knobs.replica, &mut replica.stream) * slow;
+        (!replica.stream.chance(lose)).then_some(delay)
+    }
+
+    /// Queues the work of so many rows at a replica, and says how long until it is done.
+    fn work(&mut self, number: u32, now: Nanos, rows: usize, effects: &Effects) -> Nanos {
+        let cost = rows as u64 * self.knobs.row_us * 1000 * effects.store_overload;
+        let replica = &mut self.replicas[number as usize];
+        replica.busy_until = replica.busy_until.max(now) + cost;
+        replica.busy_until - now
+    }
+
+    fn up(&self, effects: &Effects) -> Vec<u32> {
+        (0..REPLICAS).filter(|r| !effects.replicas_down.contains(r)).collect()
+    }
+
+    /// Whether a coordinator refuses an operation at once.
+    fn refuses(&self, now: Nanos, need: usize, effects: &Effects) -> Option<StoreError> {
+        let up = self.up(effects);
+        if up.len() < need {
+            return Some(StoreError::Unavailable);
+        }
+        let backlog_max = self.knobs.timeout_ms * MS / 2;
+        let ready = up
+            .iter()
+            .filter(|r| self.replicas[**r as usize].busy_until.saturating_sub(now) < backlog_max);
+        (ready.count() < need).then_some(StoreError::Busy)
+    }
+
+    /// What all replicas together hold: the newest cell of each row.
+    pub fn dump(&self) -> StoreDump {
+        let mut rows = Rows::new();
+        for replica in &self.replicas {
+            for (key, cell) in &replica.rows {
+                reconcile(&mut rows, key, cell);
+            }
+        }
+        let mut dump = StoreDump::default();
+        for (key, cell) in rows {
+            match (key, cell.value) {
+                (Key::Event(stream, revision), Value::Event(event)) => {
+                    dump.events.insert((stream, revision), event);
+                }
+                (Key::Head(stream), Value::Head(head)) => {
+                    dump.heads.insert(stream, head);
+                }
+                (Key::Checkpoint(shard), Value::Checkpoint(at)) => {
+                    dump.checkpoints.insert(shard, at);
+                }
+                _ => {}
+            }
+        }
+        dump
+    }
+
+    /// The checkpoint of a shard as a quorum would see it at the best.
+    pub fn checkpoint(&self, shard: ShardId) -> Checkpoint {
+        let cells = self.replicas.iter().filter_map(|r| r.rows.get(&Key::Checkpoint(shard)));
+        match cells.max().map(|cell| &cell.value) {
+            Some(Value::Checkpoint(at)) => at.clone(),
+            _ => Checkpoint::default(),
+        }
+    }
+}
+
+/// What one operation has heard from the replicas so far.
+struct Heard<A, T> {
+    answers: Vec<(u32, A)>,
+    reply: Option<Reply<Result<T, StoreError>>>,
+}
+
+fn heard_by<A, T>(reply: Reply<Result<T, StoreError>>) -> Mutex<Heard<A, T>> {
+    Mutex::new(Heard { answers: Vec::new(), reply: Some(reply) })
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Writes rows at a quorum.
+pub fn write(
+    world: &Arc<World>,
+    rows: Arc<Vec<(Key, Cell)>>,
+    reply: Reply<Result<(), StoreError>>,
+) {
+    let effects = world.effects();
+    if let Some(error) = world.store().refuses(world.kernel.now(), QUORUM, &effects) {
+        return reply.send(world, Err(error));
+    }
+    let shared = Arc::new(heard_by(reply));
+    let mut reached = 0;
+    for number in 0..REPLICAS {
+        if effects.replicas_down.contains(&number) {
+            world.struck("replica-down");
+            let mut store = world.store();
+            for (key, cell) in rows.iter() {
+                reconcile(&mut store.replica(number).hints, key, cell);
+            }
+            continue;
+        }
+        let hop = world.store().hop(number, &effects, effects.replica_lose);
+        let Some(delay) = hop else {
+            world.struck("replica-lose");
+            show_up_late(world, number, &rows);
+            continue;
+        };
+        reached += 1;
+        let (rows, shared) = (rows.clone(), shared.clone());
+        let here = world.clone();
+        world.kernel.after(delay, move || arrive(&here, number, rows, shared));
+    }
+    if reached < QUORUM {
+        world.rare("writes that reached too few replicas");
+    }
+}
+
+/// A message that was lost on the way may have been only late.
+fn show_up_late(world: &Arc<World>, number: u32, rows: &Arc<Vec<(Key, Cell)>>) {
+    let draw = world.store().draw();
+    if draw.is_multiple_of(3) {
+        let (rows, here) = (rows.clone(), world.clone());
+        world.kernel.after((draw >> 8) % (10_000 * MS), move || {
+            let mut store = here.store();
+            for (key, cell) in rows.iter() {
+                reconcile(&mut store.replica(number).rows, key, cell);
+            }
+        });
+    }
+}
+
+fn arrive(
+    world: &Arc<World>,
+    number: u32,
+    rows: Arc<Vec<(Key, Cell)>>,
+    shared: Arc<Mutex<Heard<(), ()>>>,
+) {
+    let effects = world.effects();
+    if effects.replicas_down.contains(&number) {
+        return;
+    }
+    let done = world.store().work(number, world.kernel.now(), rows.len(), &effects);
+    let here = world.clone();
+    world.kernel.after(done, move || {
+        let ack = {
+            let mut store = here.store();
+            for (key, cell) in rows.iter() {
+                reconcile(&mut store.replica(number).rows, key, cell);
+            }
+            let effects = here.effects();
+            store.hop(number, &effects, effects.replica_lose)
+        };
+        here.note("stored", number, rows.len() as u64);
+        let Some(delay) = ack else { return };
+        let there = here.clone();
+        here.kernel.after(delay, move || {
+            let mut heard = lock(&shared);
+            heard.answers.push((number, ()));
+            if heard.answers.len() >= QUORUM
+                && let Some(reply) = heard.reply.take()
+            {
+                reply.send(&there, Ok(()));
+            }
+        });
+    });
+}
+
+/// What a read asks of each replica, and makes of the answers.
+pub trait Query: Send + Sync + 'static {
+    /// What one replica answers.
+    type Answer: Send + 'static;
+    /// What the answers come to.
+    type Outcome: Send + 'static;
+
+    /// One replica's answer, and how many rows it had to touch.
+    fn ask(&self, replica: &Replica) -> (Self::Answer, usize);
+
+    /// What the answers come to; `replica, answer`.
+    fn finish(&self, world: &Arc<World>, answers: Vec<(u32, Self::Answer)>) -> Self::Outcome;
+}
+
+/// Rows of the plain tables: the newest cell of each.
+pub struct Find {
+    /// Finds rows at a replica.
+    pub find: Box<dyn Fn(&Rows) -> Rows + Send + Sync>,
+}
+
+impl Query for Find {
+    type Answer = Rows;
+    type Outcome = Rows;
+
+    fn ask(&self, replica: &Replica) -> (Rows, usize) {
+        let rows = (self.find)(&replica.rows);
+        let touched = rows.len().max(1);
+        (rows, touched)
+    }
+
+    fn finish(&self, world: &Arc<World>, answers: Vec<(u32, Rows)>) -> Rows {
+        let mut merged = Rows::new();
+        for (key, cell) in answers.iter().flat_map(|(_, rows)| rows) {
+            reconcile(&mut merged, key, cell);
+        }
+        if answers.len() >= QUORUM && world.plan.store.read_repair {
+            let mut store = world.store();
+            for (number, seen) in &answers {
+                for (key, cell) in &merged {
+                    if seen.get(key) != Some(cell)
+                        && reconcile(&mut store.replica(*number).rows, key, cell)
+                    {
+                        world.rare("rows repaired by a read");
+                    }
+                }
+            }
+        }
+        merged
+    }
+}
+
+/// Rows of compare-and-set, as a plain read sees them: the newest commit of each.
+pub struct Epochs(pub Vec<ShardId>);
+
+impl Query for Epochs {
+    type Answer = Vec<(Ballot, EpochRow)>;
+    type Outcome = Vec<EpochRow>;
+
+    fn ask(&self, replica: &Replica) -> (Self::Answer, usize) {
+        let committed = |shard: &ShardId| match replica.paxos.get(shard) {
+            Some(row) => row.committed(),
+            None => (0, EpochRow::vacant(*shard)),
+        };
+        (self.0.iter().map(committed).collect(), self.0.len())
+    }
+
+    fn finish(&self, _: &Arc<World>, answers: Vec<(u32, Self::Answer)>) -> Vec<EpochRow> {
+        let newest = |n: usize| answers.iter().map(|(_, rows)| rows[n]).max_by_key(|row| row.0);
+        (0..self.0.len()).filter_map(newest).map(|(_, row)| row).collect()
+    }
+}
+
+/// Reads from `need` replicas.
+pub fn read<Q: Query>(
+    world: &Arc<World>,
+    need: usize,
+    query: Arc<Q>,
+    reply: Reply<Result<Q::Outcome, StoreError>>,
+) {
+    let effects = world.effects();
+    if let Some(error) = world.store().refuses(world.kernel.now(), need, &effects) {
+        return reply.send(world, Err(error));
+    }
+    let (mut order, draw) = {
+        let mut store = world.store();
+        (store.up(&effects), store.draw())
+    };
+    let turn = (draw % order.len() as u64) as usize;
+    order.rotate_left(turn);
+    let spare = order.split_off(need.min(order.len()));
+    let reading = Arc::new(Reading { need, query, heard: heard_by(reply) });
+    for number in order {
+        ask(world, number, &reading);
+    }
+    if let Some(number) = spare.first().copied() {
+        let here = world.clone();
+        world.kernel.after(SPECULATE_AFTER, move || {
+            if lock(&reading.heard).reply.is_some() {
+                ask(&here, number, &reading);
+            }
+        });
+    }
+}
+
+struct Reading<Q: Query> {
+    need: usize,
+    query: Arc<Q>,
+    heard: Mutex<Heard<Q::Answer, Q::Outcome>>,
+}
+
+fn ask<Q: Query>(world: &Arc<World>, number: u32, reading: &Arc<Reading<Q>>) {
+    let effects = world.effects();
+    let hop = world.store().hop(number, &effects, effects.replica_lose);
+    let Some(delay) = hop else {
+        return world.struck("replica-lose");
+    };
+    let (here, reading) = (world.clone(), reading.clone());
+    world.kernel.after(delay, move || {
+        let effects = here.effects();
+        if effects.replicas_down.contains(&number) {
+            return here.struck("replica-down");
+        }
+        let (answer, back) = {
+            let mut store = here.store();
+            let (answer, rows) = reading.query.ask(&store.replicas[number as usize]);
+            let work = store.work(number, here.kernel.now(), rows, &effects);
+            let hop = store.hop(number, &effects, effects.replica_lose);
+            (answer, hop.map(|hop| work + hop))
+        };
+        let Some(back) = back else { return here.struck("replica-lose") };
+        let there = here.clone();
+        here.kernel.after(back, move || {
+            let (reply, answers) = {
+                let mut heard = lock(&reading.heard);
+                heard.answers.push((number, answer));
+                if heard.answers.len() < reading.need {
+                    return;
+                }
+                let Some(reply) = heard.reply.take() else { return };
+                (reply, std::mem::take(&mut heard.answers))
+            };
+            let outcome = reading.query.finish(&there, answers);
+            reply.send(&there, Ok(outcome));
+        });
+    });
+}

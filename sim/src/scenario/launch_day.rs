@@ -1,4 +1,0 @@
-use crate::plan::Plan;
-pub(super) fn launch_day(_seed: u64) -> Plan {
-    todo!()
-}
