@@ -237,7 +237,7 @@ fn decide(
             client.made += 1;
             if let Ok(name) = StreamName::new(format!("login-{number}-{}", client.made / 3)) {
                 let expected =
-                    if client.made % 3 == 0 { Expected::NoStream } else { Expected::Any };
+                    if client.made.is_multiple_of(3) { Expected::NoStream } else { Expected::Any };
                 return append(plan, stream, name, expected);
             }
         }
@@ -395,6 +395,8 @@ fn hear(world: &Arc<World>, call: usize, response: Option<Response>) {
     }
 }
 
+/// What a client does after an answer.
+#[allow(clippy::large_enum_variant)] // short-lived; one is on the stack at a time
 enum Next {
     Turn(Nanos),
     Again(Nanos, Exchange),

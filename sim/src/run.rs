@@ -215,13 +215,12 @@ fn lagging(world: &World, goal: &BTreeMap<ShardId, u64>) -> Vec<String> {
 }
 
 fn gather(world: &World, rest: Rest) -> Evidence {
-    Evidence {
-        history: std::mem::take(&mut *world.history()),
-        shards: world.log().all_shards(),
-        logs: world.log().all_records(),
-        store: world.store().dump(),
-        rest,
-    }
+    let (shards, logs) = {
+        let log = world.log();
+        (log.all_shards(), log.all_records())
+    };
+    let history = std::mem::take(&mut *world.history());
+    Evidence { history, shards, logs, store: world.store().dump(), rest }
 }
 
 fn report(world: &World, evidence: &Evidence, violation: Option<Violation>) -> RunReport {

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     future::Future,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, TryLockError},
 };
 
 use futures::{
@@ -50,16 +50,27 @@ pub struct World {
     crowd: Mutex<Crowd>,
     history: Mutex<History>,
     trace: Mutex<Trace>,
-    active: Mutex<(Vec<(usize, Fault)>, Arc<Effects>)>,
+    active: Mutex<Active>,
     faults: Mutex<Counts>,
     rare: Mutex<Counts>,
     renumber: Mutex<Renumber>,
     services: mpsc::UnboundedSender<BoxFuture<'static, ()>>,
 }
 
-/// Gives a part of the world. A panic ends the run, so a poisoned lock is never seen by anybody.
+/// The faults that are on, by their number in the schedule, and what they add up to.
+struct Active {
+    faults: Vec<(usize, Fault)>,
+    effects: Arc<Effects>,
+}
+
+/// Gives a part of the world. The run is one thread, so a part that is in use is a mistake here: it is
+/// better told than waited for. A panic ends the run, so a poisoned lock is never seen.
 fn part<T>(part: &Mutex<T>) -> MutexGuard<'_, T> {
-    part.lock().unwrap_or_else(PoisonError::into_inner)
+    match part.try_lock() {
+        Ok(guard) => guard,
+        Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+        Err(TryLockError::WouldBlock) => panic!("this part of the world is in use already"),
+    }
 }
 
 /// What happens in the models that seldom happens; the core's own counts are added to these.
@@ -91,7 +102,10 @@ impl World {
             crowd: Mutex::new(Crowd::new(&plan)),
             history: Mutex::default(),
             trace: Mutex::new(Trace::new(keep_trace)),
-            active: Mutex::new((Vec::new(), Arc::new(Effects::of(plan.nodes, [])))),
+            active: Mutex::new(Active {
+                faults: Vec::new(),
+                effects: Arc::new(Effects::of(plan.nodes, [])),
+            }),
             faults: Mutex::new(zeros(What::KINDS)),
             rare: Mutex::new(zeros(RARE)),
             renumber: Mutex::default(),
@@ -149,7 +163,7 @@ impl World {
 
     /// What the faults that are on add up to.
     pub fn effects(&self) -> Arc<Effects> {
-        part(&self.active).1.clone()
+        part(&self.active).effects.clone()
     }
 
     /// A fault begins.
@@ -164,8 +178,9 @@ impl World {
 
     fn change(&self, change: impl FnOnce(&mut Vec<(usize, Fault)>)) {
         let mut active = part(&self.active);
-        change(&mut active.0);
-        active.1 = Arc::new(Effects::of(self.plan.nodes, active.0.iter().map(|(_, f)| f)));
+        change(&mut active.faults);
+        let faults = active.faults.iter().map(|(_, fault)| fault);
+        active.effects = Arc::new(Effects::of(self.plan.nodes, faults));
     }
 
     /// A fault of this kind has struck.
