@@ -22,7 +22,7 @@ use crate::{
     reader::{LogReader, StepError},
     shard::{Checkpoint, ShardId, fold::Fold},
     stats::{Counter, Stats},
-    wait::Backoff,
+    wait::{Backoff, may_linger},
 };
 
 /// What a materializer is given.
@@ -116,6 +116,8 @@ impl<E: Env> Materializer<E> {
     }
 
     async fn checkpoint(&self, at: &Checkpoint) {
+        let clock = self.env.clock();
+        may_linger(clock, "fold: before the checkpoint", self.config.dead_after).await;
         let row = Row::Checkpoint(self.shard, at.clone());
         self.until_done(|| self.env.store().write(vec![row.clone()])).await;
     }

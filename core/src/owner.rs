@@ -28,7 +28,7 @@ use crate::{
     stats::{Counter, Stats},
     stream::{Head, StreamName},
     takeover::Taken,
-    wait::Backoff,
+    wait::{Backoff, may_linger},
 };
 
 /// A question to an owner, with the way back for its answer.
@@ -279,6 +279,7 @@ impl<E: Env> Owner<E> {
         let (shard, last) = (self.shard.clone(), self.last);
         async move {
             let mut backoff = Backoff::new(&config);
+            may_linger(env.clock(), "owner: before the put", config.retry_max).await;
             loop {
                 match env.log().put(&shard, last, bytes.clone()).await {
                     Ok(put) if put.shard == shard.id => {
@@ -307,6 +308,7 @@ impl<E: Env> Owner<E> {
         let (env, config, shard) = (self.env.clone(), self.config.clone(), self.shard.id);
         async move {
             let mut backoff = Backoff::new(&config);
+            may_linger(env.clock(), "owner: before the epoch check", config.retry_max).await;
             loop {
                 match env.store().epoch(shard).await {
                     Ok(row) => return row,

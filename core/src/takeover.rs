@@ -13,7 +13,7 @@ use crate::{
     shard::{Checkpoint, ShardInfo, sequencer::Sequencer},
     stats::{Counter, Stats},
     time::HybridTime,
-    wait::Backoff,
+    wait::{Backoff, may_linger},
 };
 
 /// A shard that was taken, ready to be served.
@@ -57,7 +57,10 @@ impl<E: Env> Takeover<'_, E> {
         let row = EpochRow { shard: shard.id, epoch: seen.epoch + 1, owner: Some(self.me) };
         debug!(%node, shard = %shard.id, epoch = row.epoch, from = ?seen.owner, "taking");
         self.swap(seen, row).await?;
+        let clock = self.env.clock();
+        may_linger(clock, "takeover: before the fence", self.config.dead_after).await;
         let fence = self.fence(shard, row).await?;
+        may_linger(clock, "takeover: before the replay", self.config.dead_after).await;
         let taken = self.replay(shard, row, closed, fence).await?;
         self.stats.count(Counter::Takeovers);
         info!(%node, shard = %shard.id, epoch = row.epoch, tail_bytes = taken.sequencer.held_bytes(), "took");

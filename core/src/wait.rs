@@ -47,3 +47,10 @@ impl Backoff {
         self.next = self.min;
     }
 }
+
+/// A named point where a simulator may let time pass: whatever happens meanwhile must be safe.
+pub(crate) async fn may_linger<C: Clock>(clock: &C, point: &'static str, wait: Duration) {
+    if clock.buggify(point) {
+        clock.sleep(wait).await;
+    }
+}
