@@ -77,9 +77,10 @@ impl Heads {
     }
 
     /// Forgets what can be read again, down to the bound: `materialized` is the accepted count that
-    /// the store has.
+    /// the store has. It looks at a few slots each time, so that its cost does not grow with a tail that
+    /// keeps all of them.
     pub(super) fn evict(&mut self, materialized: u64) {
-        let mut looks = self.order.len() * 2;
+        let mut looks = 32;
         while self.slots.len() > self.count_max && looks > 0 {
             looks -= 1;
             let Some(stream) = self.order.pop_front() else { break };
