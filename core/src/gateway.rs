@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use futures::channel::{mpsc, oneshot};
+use futures::channel::oneshot;
 
 use crate::{
     append::{
@@ -18,7 +18,7 @@ use crate::{
     entry::Entry,
     env::{CallError, Clock, Env, Log, Network, NodeId, ReadLogError, Store},
     limits,
-    owner::{Ask, Grant},
+    owner::{Ask, Door, Grant, Shut},
     reader::{LogReader, StepError},
     shard::{self, ShardId, ShardInfo},
     stats::{Counter, Stats},
@@ -40,7 +40,7 @@ pub(crate) struct Routes {
     pub(crate) shards: Arc<Vec<ShardInfo>>,
     pub(crate) owners: BTreeMap<ShardId, NodeId>,
     /// The shards that this node serves.
-    pub(crate) here: BTreeMap<ShardId, mpsc::Sender<Ask>>,
+    pub(crate) here: BTreeMap<ShardId, Door>,
 }
 
 pub(crate) struct Gateway<E: Env> {
@@ -53,7 +53,7 @@ pub(crate) struct Gateway<E: Env> {
 
 /// Where the owner of a shard is.
 enum Owner {
-    Here(mpsc::Sender<Ask>),
+    Here(Door),
     At(NodeId),
     Nowhere,
 }
@@ -105,17 +105,18 @@ impl<E: Env> Gateway<E> {
 
     async fn append_here(
         &self,
-        mut owner: mpsc::Sender<Ask>,
+        owner: Door,
         append: Append,
         left: Duration,
     ) -> Try<Result<Appended, AppendError>> {
         let (reply, answer) = oneshot::channel();
-        if let Err(error) = owner.try_send(Ask::Append(append, reply)) {
-            if !error.is_full() {
-                return Try::Redirect(None);
+        match owner.offer(Ask::Append(append, reply)) {
+            Ok(()) => {}
+            Err(Shut::Gone) => return Try::Redirect(None),
+            Err(Shut::Full) => {
+                self.stats.count(Counter::AppendsShed);
+                return Try::Done(Err(AppendError::Busy { retry_after: self.config.retry_after }));
             }
-            self.stats.count(Counter::AppendsShed);
-            return Try::Done(Err(AppendError::Busy { retry_after: self.config.retry_after }));
         }
         match within(self.env.clock(), left, answer).await {
             Some(Ok(Err(AppendError::NotOwner { hint }))) => Try::Redirect(hint),
@@ -168,16 +169,17 @@ impl<E: Env> Gateway<E> {
 
     async fn read_here(
         &self,
-        mut owner: mpsc::Sender<Ask>,
+        owner: Door,
         read: &ReadStream,
         left: Duration,
     ) -> Try<Result<StreamSlice, ReadError>> {
         let (reply, answer) = oneshot::channel();
-        if let Err(error) = owner.try_send(Ask::Read(read.stream.clone(), read.from, reply)) {
-            if !error.is_full() {
-                return Try::Redirect(None);
+        match owner.offer(Ask::Read(read.stream.clone(), read.from, reply)) {
+            Ok(()) => {}
+            Err(Shut::Gone) => return Try::Redirect(None),
+            Err(Shut::Full) => {
+                return Try::Done(Err(ReadError::Busy { retry_after: self.config.retry_after }));
             }
-            return Try::Done(Err(ReadError::Busy { retry_after: self.config.retry_after }));
         }
         let granted = async {
             match answer.await {
@@ -256,7 +258,7 @@ impl<E: Env> Gateway<E> {
             }
             Some(Err(StepError::Read(ReadLogError::Trimmed))) => return Err(ReadError::Trimmed),
             Some(Err(error)) => {
-                if !matches!(error, StepError::Read(_)) {
+                if error.is_lasting() {
                     tracing::error!(node = %self.node, shard = %read.shard, %error, "the log cannot be read");
                 }
                 return Err(ReadError::Unavailable);

@@ -19,7 +19,7 @@ use crate::{
     config::Config,
     entry::{Batch, Entry},
     env::{Clock, Env, NodeId, Row, Store, StoreError},
-    reader::{LogReader, StepError},
+    reader::LogReader,
     shard::{Checkpoint, ShardId, fold::Fold},
     stats::{Counter, Stats},
     wait::{Backoff, may_linger},
@@ -52,7 +52,7 @@ impl<E: Env> Materializer<E> {
             let step = match reader.step().await {
                 Ok(step) => step,
                 Err(error) => {
-                    if !matches!(error, StepError::Read(_)) {
+                    if error.is_lasting() {
                         error!(node = %self.node, %shard, %error, "the log cannot be folded");
                     }
                     backoff.pause(self.env.clock()).await;

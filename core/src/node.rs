@@ -18,7 +18,7 @@ use crate::{
     env::{Clock, Env, EpochRow, NodeId, NodeRow, Row, Store, StoreError, Token},
     gateway::{Gateway, Origin, Routes},
     materializer::Materializer,
-    owner::{Control, Ended, Owner},
+    owner::{Control, Door, Ended, Owner},
     shard::{
         ShardId, ShardInfo,
         lease::{Action, Leases, View},
@@ -168,7 +168,7 @@ impl<E: Env> Inner<E> {
                 }
                 Action::Fold(shard) => self.fold(shard),
                 Action::Release(shard) => self.tell(shard, Control::Release),
-                Action::StepDown(shard) => self.tell(shard, Control::StepDown),
+                Action::Warn(row) => self.tell(row.shard, Control::Seen(row)),
             }
         }
         Ok(())
@@ -238,8 +238,8 @@ impl<E: Env> Inner<E> {
                 return None;
             }
         };
-        let (ask, mut asked) = mpsc::channel(self.config.queue_max);
-        self.gateway.routes().here.insert(id, ask);
+        let (door, mut asked) = Door::new(self.config.queue_max);
+        self.gateway.routes().here.insert(id, door);
         let ended = owner.serve(&mut asked, told).await;
         self.gateway.routes().here.remove(&id);
         Some(ended)

@@ -4,7 +4,10 @@
 //! meanwhile is the next batch. Everything that waits is bounded: the queue by its capacity, the
 //! questions that wait for a head by the same number, the tail by the sequencer.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use bytes::Bytes;
 use futures::{
@@ -37,6 +40,37 @@ pub(crate) enum Ask {
     Read(StreamName, u64, oneshot::Sender<Result<Grant, ReadError>>),
 }
 
+/// The way to an owner: a queue of bounded length. All hold the same sender, since each clone of one
+/// would bring a place of its own, and the queue would have no bound.
+#[derive(Clone)]
+pub(crate) struct Door(Arc<Mutex<mpsc::Sender<Ask>>>);
+
+/// Why an owner took no question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shut {
+    /// Too many wait.
+    Full,
+    /// It serves no more.
+    Gone,
+}
+
+impl Door {
+    /// A door, and where the questions come out.
+    pub(crate) fn new(queue_max: usize) -> (Self, mpsc::Receiver<Ask>) {
+        // The one sender has a place of its own.
+        let (sender, receiver) = mpsc::channel(queue_max.saturating_sub(1));
+        (Door(Arc::new(Mutex::new(sender))), receiver)
+    }
+
+    pub(crate) fn offer(&self, ask: Ask) -> Result<(), Shut> {
+        let mut sender = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = |error: mpsc::TrySendError<Ask>| {
+            if error.is_full() { Shut::Full } else { Shut::Gone }
+        };
+        sender.try_send(ask).map_err(full)
+    }
+}
+
 /// Leave to read a stream up to its head: what the store does not have yet is in `tail`.
 pub(crate) struct Grant {
     pub(crate) head: Option<u64>,
@@ -50,8 +84,8 @@ pub(crate) enum Control {
     Materialized(u64),
     /// Finish what is under way, then let the shard go.
     Release,
-    /// The shard has moved on.
-    StepDown,
+    /// The store has this row for the shard: it may have moved on.
+    Seen(EpochRow),
 }
 
 /// How an epoch ended.
@@ -151,7 +185,9 @@ impl<E: Env> Owner<E> {
                 told = control.select_next_some() => match told {
                     Control::Materialized(accepted) => self.sequencer.materialized(accepted),
                     Control::Release => releasing = true,
-                    Control::StepDown => break Ended::Fenced,
+                    // What was seen before this epoch began says nothing.
+                    Control::Seen(row) if row.epoch < self.row.epoch || row == self.row => {}
+                    Control::Seen(_) => break Ended::Fenced,
                 },
                 row = check => {
                     if row != self.row {
@@ -185,7 +221,7 @@ impl<E: Env> Owner<E> {
                     Some(ask) => {
                         self.ask(ask, &mut loads);
                         // Whatever else has arrived belongs to the same batch.
-                        while self.stalled.is_none() && self.cold_count < self.config.queue_max {
+                        while self.has_room() {
                             let Ok(ask) = requests.try_recv() else { break };
                             self.ask(ask, &mut loads);
                         }
@@ -202,6 +238,11 @@ impl<E: Env> Owner<E> {
         };
         self.step_down(ended, requests);
         ended
+    }
+
+    /// Whether another question may be taken: all that wait are bounded, whatever they wait for.
+    fn has_room(&self) -> bool {
+        self.stalled.is_none() && self.cold_count + self.sequencer.waiting() < self.config.queue_max
     }
 
     /// Puts a question to the sequencer.

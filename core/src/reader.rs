@@ -15,8 +15,8 @@ use crate::{
 /// The entries of one page that count.
 #[derive(Debug)]
 pub struct Step {
-    /// Each with the count of accepted entries up to and including it.
-    pub accepted: Vec<(u64, Entry)>,
+    /// Each with the state of the accept rule behind it.
+    pub accepted: Vec<(Checkpoint, Entry)>,
     /// Whether nothing more can be read for now.
     pub at_tip: bool,
     /// Whether the shard is closed and this was its end.
@@ -35,6 +35,16 @@ pub enum StepError {
     /// The log lost entries.
     #[error(transparent)]
     Gap(#[from] LogGap),
+}
+
+impl StepError {
+    /// Whether trying again will not help: someone has to look at the log.
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            StepError::Read(error) => *error == ReadLogError::Trimmed,
+            StepError::Invalid(_) | StepError::Gap(_) => true,
+        }
+    }
 }
 
 /// See the module's docs.
@@ -84,7 +94,7 @@ impl<E: Env> LogReader<E> {
         for record in &page.records {
             let entry = Entry::decode(&record.data)?;
             match replay.apply(record.position, &entry)? {
-                Verdict::Accepted => accepted.push((replay.checkpoint().accepted, entry)),
+                Verdict::Accepted => accepted.push((replay.checkpoint().clone(), entry)),
                 Verdict::Ignored(why) => self.stats.count(match why {
                     Ignored::OtherShard => Counter::EntriesMisplaced,
                     Ignored::StaleFence | Ignored::Repeat => Counter::EntriesRepeated,

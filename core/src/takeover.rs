@@ -10,7 +10,7 @@ use crate::{
     entry::{Batch, Entry, Fence},
     env::{Clock, Env, EpochRow, Log, NodeId, Position, PutError, Store, Swap, Token},
     reader::{LogReader, StepError},
-    shard::{Checkpoint, ShardInfo, sequencer::Sequencer},
+    shard::{ShardInfo, sequencer::Sequencer},
     stats::{Counter, Stats},
     time::HybridTime,
     wait::{Backoff, may_linger},
@@ -185,12 +185,13 @@ impl<E: Env> Takeover<'_, E> {
                 }
             };
             backoff.reset();
-            for (accepted, entry) in step.accepted {
-                behind = follow(&behind, accepted, &entry);
-                match entry {
-                    Entry::Batch(batch) => tail.push((accepted, batch)),
-                    Entry::Fence(fence) if fence.epoch >= row.epoch => break,
-                    Entry::Fence(_) => {}
+            for (at, entry) in step.accepted {
+                if let Entry::Batch(batch) = entry {
+                    tail.push((at.accepted, batch));
+                }
+                behind = at;
+                if behind.epoch >= row.epoch {
+                    break;
                 }
             }
             if step.ended && behind.epoch < row.epoch {
@@ -207,19 +208,4 @@ impl<E: Env> Takeover<'_, E> {
         debug!(node = %self.me.0, shard = %row.shard, epoch = row.epoch, "lost");
         NotTaken::Lost
     }
-}
-
-/// The state of the accept rule behind an accepted entry. The position stays that of the checkpoint
-/// before it: it only bounds the owner's next put from below.
-fn follow(before: &Checkpoint, accepted: u64, entry: &Entry) -> Checkpoint {
-    let mut after = before.clone();
-    after.accepted = accepted;
-    match entry {
-        Entry::Fence(fence) => (after.epoch, after.next) = (fence.epoch, 0),
-        Entry::Batch(batch) => {
-            after.next = batch.index + 1;
-            after.closed = after.closed.max(batch.closes());
-        }
-    }
-    after
 }

@@ -44,8 +44,8 @@ pub enum Action {
     Fold(ShardId),
     /// Finish what is under way on this shard, then let it go.
     Release(ShardId),
-    /// Stop owning this shard: it has moved on.
-    StepDown(ShardId),
+    /// Tell who serves this shard here that the store names another owner.
+    Warn(EpochRow),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -82,7 +82,7 @@ impl Leases {
         // A shard that this node serves, but that the store says has moved on.
         for row in view.shards {
             if view.mine.contains(&row.shard) && row.owner.is_some_and(|o| o != self.me) {
-                actions.push(Action::StepDown(row.shard));
+                actions.push(Action::Warn(*row));
             }
         }
         if view.draining {

@@ -281,6 +281,11 @@ impl<T> Sequencer<T> {
         self.tail.read(stream, from, last)
     }
 
+    /// How many answers are held back.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Whether nothing is open, in flight or unanswered.
     pub fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.in_flight.is_none() && self.open.appends.is_empty()
