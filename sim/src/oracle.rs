@@ -113,8 +113,3 @@ pub struct Evidence {
     /// How the run came to rest.
     pub rest: Rest,
 }
-
-/// STUB
-pub fn check(_evidence: &Evidence) -> Vec<Violation> {
-    Vec::new()
-}
