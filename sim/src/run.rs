@@ -19,6 +19,7 @@ use stormkeep_core::{
 
 use crate::{
     crowd,
+    fault::{Fault, What},
     history::{Exchange, Nanos},
     host,
     oracle::{self, Evidence, Promise, Rest, Violation},
@@ -220,7 +221,9 @@ fn gather(world: &World, rest: Rest) -> Evidence {
         (log.all_shards(), log.all_records())
     };
     let history = std::mem::take(&mut *world.history());
-    Evidence { history, shards, logs, store: world.store().dump(), rest }
+    let repeats = |fault: &Fault| matches!(fault.what, What::Repeat { .. });
+    let delivered_once = !world.plan.faults.iter().any(repeats);
+    Evidence { history, shards, logs, store: world.store().dump(), rest, delivered_once }
 }
 
 fn report(world: &World, evidence: &Evidence, violation: Option<Violation>) -> RunReport {

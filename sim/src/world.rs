@@ -260,8 +260,12 @@ impl World {
     ) -> impl Future<Output = T> + Send {
         let (sender, receiver) = oneshot::channel();
         let slot = Arc::new(Mutex::new(Some(sender)));
-        let reply = Reply { from: to, to: Place::Node(node), slot: slot.clone() };
-        self.send(Place::Node(node), to, move |world| serve(world, reply.clone()));
+        // The answer is that of the copy that arrives first; a repeated one answers into the void.
+        let first = Mutex::new(Some(slot.clone()));
+        self.send(Place::Node(node), to, move |world| {
+            let slot = part(&first).take().unwrap_or_default();
+            serve(world, Reply { from: to, to: Place::Node(node), slot });
+        });
         let world = self.clone();
         self.kernel.after(timeout, move || {
             if let Some(sender) = part(&slot).take() {
@@ -298,12 +302,6 @@ pub struct Reply<T> {
     from: Place,
     to: Place,
     slot: Arc<Mutex<Option<oneshot::Sender<T>>>>,
-}
-
-impl<T> Clone for Reply<T> {
-    fn clone(&self) -> Self {
-        Reply { from: self.from, to: self.to, slot: self.slot.clone() }
-    }
 }
 
 impl<T: Send + 'static> Reply<T> {

@@ -34,7 +34,7 @@ pub enum CallError {
 /// Calls to peer nodes.
 ///
 /// A request may be lost, late, repeated, or overtaken by a later one; so may its answer. It arrives
-/// whole or not at all. The peer answers with [`Node::serve`](crate::Node::serve).
+/// whole or not at all. The answer is that of the copy that arrived first. The peer answers with [`Node::serve`](crate::Node::serve).
 pub trait Network: Send + Sync + 'static {
     /// Sends a request and waits for its answer, `timeout` at the most.
     fn call(
