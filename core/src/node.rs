@@ -139,13 +139,14 @@ impl<E: Env> Inner<E> {
         self.learn_ends(&shards).await?;
         let ended = self.work().ended.clone();
         let (open, closed): (Vec<&ShardInfo>, Vec<_>) = shards.iter().partition(|s| !s.closed);
-        // A shard can be owned when its parents are folded; a parent that is not listed any more was.
+        // A shard can be owned or ended when its parents are folded; one that is not listed any more was.
+        // An empty child must not count as folded before its parents are, or its own child would be
+        // taken without their streams.
         let listed = |id: &ShardId| shards.iter().any(|s| s.id == *id);
-        let ready =
-            open.iter().filter(|s| s.parents.iter().all(|p| !listed(p) || ended.contains(p)));
-        let ready: Vec<ShardId> = ready.map(|s| s.id).collect();
+        let ready = |s: &&&ShardInfo| s.parents.iter().all(|p| !listed(p) || ended.contains(p));
         let unfolded: Vec<ShardId> =
-            closed.iter().map(|s| s.id).filter(|id| !ended.contains(id)).collect();
+            closed.iter().filter(|s| !ended.contains(&s.id)).filter(ready).map(|s| s.id).collect();
+        let ready: Vec<ShardId> = open.iter().filter(ready).map(|s| s.id).collect();
 
         let rows = store.epochs(&ready).await?;
         let nodes = store.nodes().await?;
