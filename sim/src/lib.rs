@@ -17,6 +17,7 @@ compile_error!(
 );
 
 pub mod adapters;
+pub mod cli;
 pub mod crowd;
 pub mod fault;
 pub mod history;
@@ -31,6 +32,8 @@ pub mod rng;
 pub mod run;
 pub mod scenario;
 pub mod schedule;
+pub mod seedfile;
 pub mod trace;
+pub mod trace_format;
 pub mod virtual_time;
 pub mod world;

@@ -3,6 +3,8 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
+    str::FromStr,
     sync::{Mutex, PoisonError},
 };
 
@@ -27,6 +29,37 @@ pub enum Plant {
     NoEpochCheck,
     /// The log renumbers batches as they land, so that the accept rule sees no repeats.
     NoBatchIndex,
+}
+
+impl Plant {
+    /// All of them.
+    pub const ALL: &[Plant] = &[Plant::None, Plant::NoEpochCheck, Plant::NoBatchIndex];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Plant::None => "none",
+            Plant::NoEpochCheck => "no-epoch-check",
+            Plant::NoBatchIndex => "no-batch-index",
+        }
+    }
+}
+
+impl fmt::Display for Plant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Plant {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Plant::ALL.iter().copied().find(|plant| plant.name() == text).ok_or_else(|| {
+            let names: Vec<_> = Plant::ALL.iter().map(|plant| plant.name()).collect();
+            format!("{text:?} is no planted fault; there are: {}", names.join(", "))
+        })
+    }
 }
 
 /// Gives every batch that lands the next index of its epoch: the accept rule without its index.
