@@ -177,8 +177,7 @@ impl<E: Env> Owner<E> {
             if releasing && self.sequencer.is_idle() && self.cold_count == 0 {
                 break self.release().await;
             }
-            let takes_requests =
-                self.stalled.is_empty() && self.cold_count < self.config.queue_max && !releasing;
+            let takes_requests = self.has_room() && !releasing;
 
             select_biased! {
                 told = control.select_next_some() => match told {
