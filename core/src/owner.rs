@@ -399,6 +399,8 @@ impl<E: Env> Owner<E> {
         for ask in std::mem::take(&mut self.cold).into_values().flatten().chain(stalled) {
             ask.refuse();
         }
+        // What comes after the last look finds the door shut, rather than a queue that is dropped.
+        requests.close();
         while let Ok(ask) = requests.try_recv() {
             ask.refuse();
         }
