@@ -214,8 +214,9 @@ impl<T> Sequencer<T> {
 
     /// The stored head of a stream, as [`Offer::NeedsHead`] asked for.
     pub fn load(&mut self, stream: StreamName, stored: Option<Head>) {
-        self.heads.load(stream, stored);
+        // In this order, so that the head is still there when its stream is asked for again.
         self.heads.evict(self.materialized);
+        self.heads.load(stream, stored);
     }
 
     /// Seals the open batch and returns its bytes, to be put again and again until confirmed; `None`
