@@ -93,7 +93,8 @@ pub struct Sequencer<T> {
     heads: Heads,
     hybrid: HybridClock,
     open: Open,
-    in_flight: Option<Batch>,
+    /// The batch in flight, and its bytes at the most.
+    in_flight: Option<(Batch, usize)>,
     /// Batches of this epoch sealed so far: the index of the next.
     sealed: u64,
     /// Batches of this epoch confirmed so far.
@@ -241,7 +242,7 @@ impl<T> Sequencer<T> {
 
     /// The batch in flight is confirmed in this shard.
     pub fn confirmed(&mut self) {
-        let Some(batch) = self.in_flight.take() else {
+        let Some((batch, _)) = self.in_flight.take() else {
             debug_assert!(false, "confirmed without a batch in flight");
             return;
         };
@@ -294,7 +295,7 @@ impl<T> Sequencer<T> {
 
     /// Bytes that are decided but not yet in the store.
     pub fn held_bytes(&self) -> usize {
-        let in_flight = self.in_flight.as_ref().map_or(0, Batch::encoded_bytes_max);
+        let in_flight = self.in_flight.as_ref().map_or(0, |(_, bytes)| *bytes);
         self.tail.bytes() + self.open.bytes + in_flight
     }
 
@@ -305,7 +306,8 @@ impl<T> Sequencer<T> {
         let entry = Entry::Batch(batch);
         let bytes = entry.encode();
         if let Entry::Batch(batch) = entry {
-            self.in_flight = Some(batch);
+            let bytes_max = batch.encoded_bytes_max();
+            self.in_flight = Some((batch, bytes_max));
         }
         bytes
     }
