@@ -262,12 +262,19 @@ impl<T> Sequencer<T> {
         self.waiting.drain(..check.answers).map(|w| (w.ticket, w.answer))
     }
 
-    /// The epoch is over. What may have been committed is unknown; all else did not happen.
+    /// The epoch is over. What stands in a sealed batch or in the log may have been committed; all else
+    /// did not happen. A repeat shares the fate of the append that it repeats.
     pub fn step_down(self) -> impl Iterator<Item = (T, Outcome)> {
-        let sealed = self.sealed;
+        // Times grow, so the open batch holds exactly what is not older than itself.
+        let unsealed = (!self.open.appends.is_empty()).then_some(self.open.time);
         self.waiting.into_iter().map(move |w| {
-            let may_be_committed = matches!(w.answer, Answer::Append(Ok(_))) && w.needs <= sealed;
-            (w.ticket, if may_be_committed { Outcome::Unknown } else { Outcome::No })
+            let outcome = match w.answer {
+                Answer::Append(Ok(a)) if unsealed.is_none_or(|open| a.time < open) => {
+                    Outcome::Unknown
+                }
+                _ => Outcome::No,
+            };
+            (w.ticket, outcome)
         })
     }
 
