@@ -1,7 +1,7 @@
 //! Entries: the records of a shard's log, and their encoding.
 //!
 //! An encoded entry is a header of nine bytes (magic `SKE`, the format's version, the CRC-32 of the
-//! body, the reserved byte 0) and a body: the [`Entry`] in postcard, whose wire format is published
+//! body, a reserved byte that is 0) and a body: the [`Entry`] in postcard, whose wire format is published
 //! and stable (<https://postcard.jamesmunns.com/wire-format>).
 
 use std::sync::Arc;
@@ -149,6 +149,12 @@ pub enum InvalidEntry {
         /// The version found.
         version: u8,
     },
+    /// Its reserved byte is in use.
+    #[error("entry: the reserved byte is {found}; this build knows 0 alone: the record is damaged")]
+    Reserved {
+        /// The byte found.
+        found: u8,
+    },
     /// Its checksum does not match its body.
     #[error("entry: checksum {found:08x}, the body has {computed:08x}: the record is damaged")]
     Checksum {
@@ -195,12 +201,15 @@ impl Entry {
     pub fn decode(bytes: &[u8]) -> Result<Entry, InvalidEntry> {
         let alien = InvalidEntry::Alien { bytes: bytes.len() };
         let (header, body) = bytes.split_at_checked(HEADER_BYTES).ok_or(alien.clone())?;
-        let [m0, m1, m2, version, s0, s1, s2, s3, _reserved] = *header else { return Err(alien) };
+        let [m0, m1, m2, version, s0, s1, s2, s3, reserved] = *header else { return Err(alien) };
         if [m0, m1, m2] != MAGIC {
             return Err(alien);
         }
         if version != VERSION {
             return Err(InvalidEntry::Version { version });
+        }
+        if reserved != 0 {
+            return Err(InvalidEntry::Reserved { found: reserved });
         }
         let found = u32::from_le_bytes([s0, s1, s2, s3]);
         let computed = crc32fast::hash(body);

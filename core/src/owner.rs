@@ -5,7 +5,7 @@
 //! questions that wait for a head by the same number, the tail by the sequencer.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -114,8 +114,9 @@ pub(crate) struct Owner<E: Env> {
     row: EpochRow,
     last: Option<Position>,
     sequencer: Sequencer<Ticket>,
-    /// A question that the open batch had no room for.
-    stalled: Option<Ask>,
+    /// Questions that the open batch had no room for, in order of arrival. More than one, when several
+    /// waited for the same head.
+    stalled: VecDeque<Ask>,
     /// Questions that wait for the head of their stream, in order of arrival.
     cold: BTreeMap<StreamName, Vec<Ask>>,
     cold_count: usize,
@@ -141,7 +142,7 @@ impl<E: Env> Owner<E> {
             row,
             last,
             sequencer,
-            stalled: None,
+            stalled: VecDeque::new(),
             cold: BTreeMap::new(),
             cold_count: 0,
         })
@@ -166,9 +167,7 @@ impl<E: Env> Owner<E> {
             if let Some(bytes) = self.sequencer.seal() {
                 put = self.put(bytes).fuse();
             }
-            if self.stalled.is_some() {
-                self.retry_stalled(&mut loads);
-            }
+            self.retry_stalled(&mut loads);
             if checking.is_none()
                 && let Some(begun) = self.sequencer.begin_check()
             {
@@ -178,8 +177,7 @@ impl<E: Env> Owner<E> {
             if releasing && self.sequencer.is_idle() && self.cold_count == 0 {
                 break self.release().await;
             }
-            let takes_requests =
-                self.stalled.is_none() && self.cold_count < self.config.queue_max && !releasing;
+            let takes_requests = self.has_room() && !releasing;
 
             select_biased! {
                 told = control.select_next_some() => match told {
@@ -242,11 +240,15 @@ impl<E: Env> Owner<E> {
 
     /// Whether another question may be taken: all that wait are bounded, whatever they wait for.
     fn has_room(&self) -> bool {
-        self.stalled.is_none() && self.cold_count + self.sequencer.waiting() < self.config.queue_max
+        self.stalled.is_empty()
+            && self.cold_count + self.sequencer.waiting() < self.config.queue_max
     }
 
-    /// Puts a question to the sequencer.
+    /// Puts a question to the sequencer, behind those that wait for the next batch.
     fn ask(&mut self, ask: Ask, loads: &mut Loads) {
+        if !self.stalled.is_empty() {
+            return self.stalled.push_back(ask);
+        }
         if let Some(stream) = ask.stream_if_waiting(&self.cold) {
             return self.park(stream, ask);
         }
@@ -261,7 +263,9 @@ impl<E: Env> Owner<E> {
                         loads.push(self.load(stream.clone()));
                         self.park(stream, ask_again(append, ticket));
                     }
-                    Offer::Full((append, ticket)) => self.stalled = Some(ask_again(append, ticket)),
+                    Offer::Full((append, ticket)) => {
+                        self.stalled.push_back(ask_again(append, ticket));
+                    }
                     Offer::Busy((_, ticket)) => {
                         self.stats.count(Counter::AppendsShed);
                         let retry_after = self.config.retry_after;
@@ -282,9 +286,13 @@ impl<E: Env> Owner<E> {
     }
 
     fn retry_stalled(&mut self, loads: &mut Loads) {
-        if let Some(ask) = self.stalled.take() {
+        let mut stalled = std::mem::take(&mut self.stalled);
+        while self.stalled.is_empty()
+            && let Some(ask) = stalled.pop_front()
+        {
             self.ask(ask, loads);
         }
+        self.stalled.append(&mut stalled);
     }
 
     fn park(&mut self, stream: StreamName, ask: Ask) {
@@ -387,11 +395,12 @@ impl<E: Env> Owner<E> {
     fn step_down(mut self, ended: Ended, requests: &mut mpsc::Receiver<Ask>) {
         info!(node = %self.node, shard = %self.shard.id, epoch = self.row.epoch, ?ended, "stepped down");
         let stats = self.stats.clone();
-        let waiting =
-            std::mem::take(&mut self.cold).into_values().flatten().chain(self.stalled.take());
-        for ask in waiting {
+        let stalled = std::mem::take(&mut self.stalled);
+        for ask in std::mem::take(&mut self.cold).into_values().flatten().chain(stalled) {
             ask.refuse();
         }
+        // What comes after the last look finds the door shut, rather than a queue that is dropped.
+        requests.close();
         while let Ok(ask) = requests.try_recv() {
             ask.refuse();
         }

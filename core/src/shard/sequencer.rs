@@ -93,7 +93,8 @@ pub struct Sequencer<T> {
     heads: Heads,
     hybrid: HybridClock,
     open: Open,
-    in_flight: Option<Batch>,
+    /// The batch in flight, and its bytes at the most.
+    in_flight: Option<(Batch, usize)>,
     /// Batches of this epoch sealed so far: the index of the next.
     sealed: u64,
     /// Batches of this epoch confirmed so far.
@@ -214,8 +215,9 @@ impl<T> Sequencer<T> {
 
     /// The stored head of a stream, as [`Offer::NeedsHead`] asked for.
     pub fn load(&mut self, stream: StreamName, stored: Option<Head>) {
-        self.heads.load(stream, stored);
+        // In this order, so that the head is still there when its stream is asked for again.
         self.heads.evict(self.materialized);
+        self.heads.load(stream, stored);
     }
 
     /// Seals the open batch and returns its bytes, to be put again and again until confirmed; `None`
@@ -240,7 +242,7 @@ impl<T> Sequencer<T> {
 
     /// The batch in flight is confirmed in this shard.
     pub fn confirmed(&mut self) {
-        let Some(batch) = self.in_flight.take() else {
+        let Some((batch, _)) = self.in_flight.take() else {
             debug_assert!(false, "confirmed without a batch in flight");
             return;
         };
@@ -260,12 +262,19 @@ impl<T> Sequencer<T> {
         self.waiting.drain(..check.answers).map(|w| (w.ticket, w.answer))
     }
 
-    /// The epoch is over. What may have been committed is unknown; all else did not happen.
+    /// The epoch is over. What stands in a sealed batch or in the log may have been committed; all else
+    /// did not happen. A repeat shares the fate of the append that it repeats.
     pub fn step_down(self) -> impl Iterator<Item = (T, Outcome)> {
-        let sealed = self.sealed;
+        // Times grow, so the open batch holds exactly what is not older than itself.
+        let unsealed = (!self.open.appends.is_empty()).then_some(self.open.time);
         self.waiting.into_iter().map(move |w| {
-            let may_be_committed = matches!(w.answer, Answer::Append(Ok(_))) && w.needs <= sealed;
-            (w.ticket, if may_be_committed { Outcome::Unknown } else { Outcome::No })
+            let outcome = match w.answer {
+                Answer::Append(Ok(a)) if unsealed.is_none_or(|open| a.time < open) => {
+                    Outcome::Unknown
+                }
+                _ => Outcome::No,
+            };
+            (w.ticket, outcome)
         })
     }
 
@@ -293,7 +302,7 @@ impl<T> Sequencer<T> {
 
     /// Bytes that are decided but not yet in the store.
     pub fn held_bytes(&self) -> usize {
-        let in_flight = self.in_flight.as_ref().map_or(0, Batch::encoded_bytes_max);
+        let in_flight = self.in_flight.as_ref().map_or(0, |(_, bytes)| *bytes);
         self.tail.bytes() + self.open.bytes + in_flight
     }
 
@@ -304,7 +313,8 @@ impl<T> Sequencer<T> {
         let entry = Entry::Batch(batch);
         let bytes = entry.encode();
         if let Entry::Batch(batch) = entry {
-            self.in_flight = Some(batch);
+            let bytes_max = batch.encoded_bytes_max();
+            self.in_flight = Some((batch, bytes_max));
         }
         bytes
     }
