@@ -82,6 +82,7 @@ pub const RARE: &[&str] = &[
     "rows repaired by a read",
     "rows handed to a replica that was down",
     "writes that reached too few replicas",
+    "work dropped by a replica",
     "clients' unknown appends settled by a retry",
     "appends acknowledged while the crowd was there",
 ];

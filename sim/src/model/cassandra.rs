@@ -166,12 +166,17 @@ impl Cassandra {
         (!replica.stream.chance(lose)).then_some(delay)
     }
 
-    /// Queues the work of so many rows at a replica, and says how long until it is done.
-    fn work(&mut self, number: u32, now: Nanos, rows: usize, effects: &Effects) -> Nanos {
+    /// Queues the work of so many rows at a replica, and says how long until it is done. `None`: it drops
+    /// what would wait longer than anybody waits for it, as Cassandra drops expired mutations and reads.
+    fn work(&mut self, number: u32, now: Nanos, rows: usize, effects: &Effects) -> Option<Nanos> {
         let cost = rows as u64 * self.knobs.row_us * 1000 * effects.store_overload;
         let replica = &mut self.replicas[number as usize];
-        replica.busy_until = replica.busy_until.max(now) + cost;
-        replica.busy_until - now
+        let wait = replica.busy_until.saturating_sub(now);
+        if wait > self.knobs.timeout_ms * MS {
+            return None;
+        }
+        replica.busy_until = now + wait + cost;
+        Some(wait + cost)
     }
 
     fn up(&self, effects: &Effects) -> Vec<u32> {
@@ -303,6 +308,7 @@ fn arrive(
         return;
     }
     let done = world.store().work(number, world.kernel.now(), rows.len(), &effects);
+    let Some(done) = done else { return world.rare("work dropped by a replica") };
     let here = world.clone();
     world.kernel.after(done, move || {
         let ack = {
@@ -454,6 +460,7 @@ fn ask<Q: Query>(world: &Arc<World>, number: u32, reading: &Arc<Reading<Q>>) {
             let mut store = here.store();
             let (answer, rows) = reading.query.ask(&store.replicas[number as usize]);
             let work = store.work(number, here.kernel.now(), rows, &effects);
+            let Some(work) = work else { return here.rare("work dropped by a replica") };
             let hop = store.hop(number, &effects, effects.replica_lose);
             (answer, hop.map(|hop| work + hop))
         };

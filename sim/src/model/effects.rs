@@ -106,7 +106,9 @@ impl Effects {
                 self.replica_lose = self.replica_lose.max(share(per_mille));
             }
             What::SwapLose { per_mille } => self.swap_lose = self.swap_lose.max(share(per_mille)),
-            What::StoreOverload { times } => self.store_overload *= u64::from(times),
+            What::StoreOverload { times } => {
+                self.store_overload = self.store_overload.max(u64::from(times));
+            }
             // These happen to nodes, clocks, shards and clients: see `faults.rs` and `crowd.rs`.
             What::Crash { .. }
             | What::Drain { .. }

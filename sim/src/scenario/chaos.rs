@@ -53,7 +53,7 @@ pub(super) fn reshard(seed: u64) -> Plan {
         plan.faults.extend(draw.faults(kind, 2 + stream.below(4)));
     }
     for kind in
-        ["crash", "pause", "log-slow", "log-lose-answers", "log-repeat-puts", "replica-lose"]
+        ["crash", "pause", "cut", "log-slow", "log-lose-answers", "log-repeat-puts", "replica-lose"]
     {
         if stream.chance(0.5) {
             plan.faults.extend(draw.faults(kind, 1 + stream.below(3)));
