@@ -63,8 +63,11 @@ impl Append {
 /// The answer to an append that is committed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Appended {
-    /// The shard that holds it.
+    /// The shard that holds it: with `time` its global position.
     pub shard: ShardId,
+    /// The shard whose owner answered: for the repeat of an append, perhaps a child of the one that
+    /// holds it.
+    pub answered_by: ShardId,
     /// The epoch of the owner that answered.
     pub epoch: u64,
     /// Revision of its first event.

@@ -75,8 +75,8 @@ impl BatchedAppend {
     }
 
     /// What the head of its stream remembers of it.
-    pub fn remembered(&self, time: HybridTime) -> Remembered {
-        Remembered { id: self.id, first: self.first, last: self.last(), time }
+    pub fn remembered(&self, shard: ShardId, time: HybridTime) -> Remembered {
+        Remembered { id: self.id, shard, first: self.first, last: self.last(), time }
     }
 
     /// Its events in their places; `time` is that of the first.

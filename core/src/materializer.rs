@@ -18,8 +18,8 @@ use tracing::{debug, error, info};
 use crate::{
     config::Config,
     entry::{Batch, Entry},
-    env::{Clock, Env, NodeId, Row, Store, StoreError},
-    reader::LogReader,
+    env::{Clock, Env, NodeId, ReadLogError, Row, Store, StoreError},
+    reader::{LogReader, StepError},
     shard::{Checkpoint, ShardId, fold::Fold},
     stats::{Counter, Stats},
     wait::{Backoff, may_linger},
@@ -47,11 +47,19 @@ impl<E: Env> Materializer<E> {
         let mut reader = LogReader::behind(self.env.clone(), self.stats.clone(), shard, at.clone());
         let mut fold = Fold::default();
         let mut backoff = Backoff::new(&self.config);
+        // A shard's few reads a second are for all its readers: whoever is throttled reads less often for
+        // a while, so that a takeover or a slower reader is not starved.
+        let mut pace = self.config.poll;
         let mut written = at;
         while !self.stop.load(Ordering::Relaxed) && !written.ended {
             let step = match reader.step().await {
                 Ok(step) => step,
                 Err(error) => {
+                    if error == StepError::Read(ReadLogError::Throttled) {
+                        pace = (pace * 2).min(self.config.retry_max.max(self.config.poll));
+                        self.env.clock().sleep(pace).await;
+                        continue;
+                    }
                     if error.is_lasting() {
                         error!(node = %self.node, %shard, %error, "the log cannot be folded");
                     }
@@ -74,7 +82,8 @@ impl<E: Env> Materializer<E> {
                 self.stats.add(Counter::BatchesFolded, batches.len() as u64);
             }
             if step.at_tip && !step.ended {
-                self.env.clock().sleep(self.config.poll).await;
+                self.env.clock().sleep(pace).await;
+                pace = (pace * 9 / 10).max(self.config.poll);
             }
         }
         if written.ended {

@@ -207,7 +207,6 @@ impl<E: Env> Inner<E> {
     fn take(self: &Arc<Self>, shard: ShardInfo, seen: EpochRow) {
         let (control, mut told) = mpsc::unbounded();
         self.work().owned.insert(shard.id, control);
-        self.fold(shard.id);
         let this = self.clone();
         self.env.clock().spawn(async move {
             let id = shard.id;
@@ -239,6 +238,8 @@ impl<E: Env> Inner<E> {
                 return None;
             }
         };
+        // Not before: the log allows few reads a second, and the takeover needs them.
+        self.fold(id);
         let (door, mut asked) = Door::new(self.config.queue_max);
         self.gateway.routes().here.insert(id, door);
         let ended = owner.serve(&mut asked, told).await;

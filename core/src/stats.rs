@@ -49,6 +49,8 @@ counters! {
     TakeoversLost = "takeovers lost",
     /// Shards let go in good order.
     Releases = "shards released",
+    /// Closed parents whose owner was ended before their child was taken.
+    ParentsDisowned = "owners of closed parents ended",
     /// Compare-and-sets of unknown outcome, settled by a serial read.
     SwapsSettled = "unknown compare-and-sets settled",
     /// Entries that a fold dropped as repeats.

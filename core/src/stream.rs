@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     append::{AppendId, Expected},
     limits::{REMEMBERED_APPENDS, STREAM_NAME_BYTES_MAX},
+    shard::ShardId,
     time::HybridTime,
 };
 
@@ -101,6 +102,8 @@ impl fmt::Debug for StreamName {
 pub struct Remembered {
     /// The append.
     pub id: AppendId,
+    /// The shard that holds it: not the stream's shard of today, if that was split or merged since.
+    pub shard: ShardId,
     /// Revision of its first event.
     pub first: u64,
     /// Revision of its last event.

@@ -1,16 +1,16 @@
-//! Taking a shard: compare-and-set of the epoch, fence, replay. When it is done, all that earlier owners
+//! Taking a shard: the end of its parents, compare-and-set of the epoch, fence, replay. When it is done, all that earlier owners
 //! can ever have acknowledged lies before the fence and has been read.
 
-use std::sync::Arc;
+use std::{future::Future, sync::Arc};
 
 use tracing::{debug, info};
 
 use crate::{
     config::Config,
     entry::{Batch, Entry, Fence},
-    env::{Clock, Env, EpochRow, Log, NodeId, Position, PutError, Store, Swap, Token},
+    env::{Clock, Env, EpochRow, Log, NodeId, Position, PutError, Store, StoreError, Swap, Token},
     reader::{LogReader, StepError},
-    shard::{ShardInfo, sequencer::Sequencer},
+    shard::{ShardId, ShardInfo, sequencer::Sequencer},
     stats::{Counter, Stats},
     time::HybridTime,
     wait::{Backoff, may_linger},
@@ -67,23 +67,51 @@ impl<E: Env> Takeover<'_, E> {
         Ok(taken)
     }
 
-    /// Step 0: the streams of a child begin where its parents ended, in the store.
+    /// Step 0: the streams of a child begin where its parents ended, in the store; and nobody answers for
+    /// a parent any more. The owner of a parent may not know yet that it is closed: its epoch check would
+    /// pass, and it would answer from a past that the child has gone beyond.
     async fn parents_closed_at(&self, shard: &ShardInfo) -> Result<HybridTime, NotTaken> {
         let mut closed = HybridTime::default();
-        let mut backoff = Backoff::new(self.config);
         for parent in &shard.parents {
-            let at = loop {
-                match self.env.store().checkpoint(*parent).await {
-                    Ok(at) => break at,
-                    Err(_) => backoff.pause(self.env.clock()).await,
-                }
-            };
+            let at = self.until_answered(|| self.env.store().checkpoint(*parent)).await;
             if !at.ended {
                 return Err(NotTaken::ParentsOpen);
             }
             closed = closed.max(at.closed);
+            self.disown(*parent).await;
         }
         Ok(closed)
+    }
+
+    /// Ends the epoch of a closed shard. A plain read would not do: what it sees at one replica, the next
+    /// epoch check may not see at two others.
+    async fn disown(&self, parent: ShardId) {
+        loop {
+            let row = self.until_answered(|| self.env.store().epoch_settled(parent)).await;
+            if row.owner.is_none() {
+                return;
+            }
+            let to = EpochRow { shard: parent, epoch: row.epoch + 1, owner: None };
+            // Whatever this answers, the next look says what became of it.
+            if self.env.store().swap_epoch(row, to).await == Ok(Swap::Done) {
+                self.stats.count(Counter::ParentsDisowned);
+                return;
+            }
+        }
+    }
+
+    /// Calls the store until it answers.
+    async fn until_answered<R, F>(&self, call: impl Fn() -> F) -> R
+    where
+        F: Future<Output = Result<R, StoreError>>,
+    {
+        let mut backoff = Backoff::new(self.config);
+        loop {
+            match call().await {
+                Ok(answer) => return answer,
+                Err(_) => backoff.pause(self.env.clock()).await,
+            }
+        }
     }
 
     /// Step 1: from epoch e to e + 1, with this incarnation's token. A put of the fence may begin only
@@ -97,12 +125,8 @@ impl<E: Env> Takeover<'_, E> {
                 Ok(Swap::Lost(_)) => return Err(self.lost(to)),
                 Err(_) => {}
             }
-            let settled = loop {
-                backoff.pause(self.env.clock()).await;
-                if let Ok(row) = self.env.store().epoch_settled(from.shard).await {
-                    break row;
-                }
-            };
+            backoff.pause(self.env.clock()).await;
+            let settled = self.until_answered(|| self.env.store().epoch_settled(from.shard)).await;
             self.stats.count(Counter::SwapsSettled);
             if settled == to {
                 return Ok(());
@@ -151,12 +175,7 @@ impl<E: Env> Takeover<'_, E> {
         fence: Position,
     ) -> Result<Taken<T>, NotTaken> {
         let mut backoff = Backoff::new(self.config);
-        let at = loop {
-            match self.env.store().checkpoint(shard.id).await {
-                Ok(at) => break at,
-                Err(_) => backoff.pause(self.env.clock()).await,
-            }
-        };
+        let at = self.until_answered(|| self.env.store().checkpoint(shard.id)).await;
         let mut reader =
             LogReader::behind(self.env.clone(), self.stats.clone(), shard.id, at.clone());
         let mut tail: Vec<(u64, Batch)> = Vec::new();

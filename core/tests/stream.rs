@@ -1,6 +1,8 @@
 //! Streams, heads, keys and positions: a head is a function of its stream's log alone, however it was
 //! put together; every key has one open shard; a position is a decimal number below 2^192.
 
+#![allow(clippy::unwrap_used)] // a test: what is wrong here must stop it
+
 mod common;
 
 use common::{SHARD, cases, stream};
@@ -20,7 +22,13 @@ fn history(sizes: &[u64]) -> Vec<Remembered> {
     let appends = (0..).zip(sizes).map(|(id, size)| {
         let first = next;
         next += size;
-        Remembered { id: AppendId(id), first, last: next - 1, time: HybridTime(first + 1) }
+        Remembered {
+            id: AppendId(id),
+            shard: ShardId(0),
+            first,
+            last: next - 1,
+            time: HybridTime(first + 1),
+        }
     });
     appends.collect()
 }

@@ -194,7 +194,7 @@ mod tests {
         case.commit("a-1", 4, 1, (60, 70));
         case.move_on();
         case.commit("a-1", 5, 1, (80, 90));
-        let again = Appended { repeated: true, shard: ShardId(1), epoch: 1, ..one };
+        let again = Appended { repeated: true, answered_by: ShardId(1), epoch: 1, ..one };
         case.ask("a-1", 1, 2, Expected::Any, (95, 99), Some(Ok(again)));
         case.read("a-1", Freshness::Eventual, 1, 2, Some(2), (100, 110));
         case.follow(0, (100, 120));
@@ -235,6 +235,7 @@ mod tests {
         let mut case = good();
         let told = Appended {
             shard: ShardId(0),
+            answered_by: ShardId(0),
             epoch: 1,
             first: 2,
             last: 2,
@@ -263,8 +264,15 @@ mod tests {
             case.put(0, batch);
             for (time, append) in batch.timed() {
                 let (first, last) = (append.first, append.last());
-                let appended =
-                    Appended { shard: ShardId(0), epoch: 1, first, last, time, repeated: false };
+                let appended = Appended {
+                    shard: ShardId(0),
+                    answered_by: ShardId(0),
+                    epoch: 1,
+                    first,
+                    last,
+                    time,
+                    repeated: false,
+                };
                 let name = append.stream.as_str();
                 case.ask(
                     name,

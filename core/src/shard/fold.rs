@@ -61,7 +61,7 @@ impl Fold {
                     return Err(StreamGap { stream, found: append.first, expected });
                 }
                 if append.first == expected {
-                    *head = Some(Head::extend(head.take(), append.remembered(time)));
+                    *head = Some(Head::extend(head.take(), append.remembered(batch.shard, time)));
                 }
                 touched.insert(append.stream.clone());
             }

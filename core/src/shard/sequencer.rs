@@ -136,7 +136,11 @@ impl<T> Sequencer<T> {
         for (accepted, batch) in tail {
             sequencer.tail.push(*accepted, batch);
             for (time, append) in batch.timed() {
-                sequencer.heads.extend(&append.stream, append.remembered(time), *accepted);
+                sequencer.heads.extend(
+                    &append.stream,
+                    append.remembered(batch.shard, time),
+                    *accepted,
+                );
             }
         }
         sequencer
@@ -194,7 +198,7 @@ impl<T> Sequencer<T> {
         debug_assert_eq!(time, self.open.time.plus(self.open.events));
         let batched =
             BatchedAppend { stream: append.stream, id: append.id, first, events: append.events };
-        let remembered = batched.remembered(time);
+        let remembered = batched.remembered(self.shard, time);
         self.heads.extend(&batched.stream, remembered.clone(), accepted);
         self.open.bytes += bytes;
         self.open.events += count;
@@ -321,7 +325,8 @@ impl<T> Sequencer<T> {
 
     fn appended(&self, append: &Remembered, repeated: bool) -> Answer {
         Answer::Append(Ok(Appended {
-            shard: self.shard,
+            shard: append.shard,
+            answered_by: self.shard,
             epoch: self.epoch,
             first: append.first,
             last: append.last,

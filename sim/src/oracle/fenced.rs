@@ -79,16 +79,17 @@ fn overlaps(judged: &Judged<'_>, report: &mut impl FnMut(u64, String, String)) {
 /// An answer that says something else of its append than the log does.
 fn other_fact(judged: &Judged<'_>, ack: &Ack<'_>) -> Option<(String, String)> {
     let (fold, appended) = (&judged.fold, ack.appended);
-    let fenced = fold.shards.get(&appended.shard);
+    let fenced = fold.shards.get(&appended.answered_by);
     if fenced.is_none_or(|s| s.epochs.binary_search(&appended.epoch).is_err()) {
-        let expected = format!("shard {}: answers of epochs that have a fence", appended.shard);
+        let expected =
+            format!("shard {}: answers of epochs that have a fence", appended.answered_by);
         return Some((expected, format!("append {:?}: {}", ack.append.id, told(ack))));
     }
     let placed = &fold.appends[ack.place?];
     let epoch_fits = if appended.repeated {
-        appended.shard != placed.shard || appended.epoch >= placed.epoch
+        appended.answered_by != placed.shard || appended.epoch >= placed.epoch
     } else {
-        appended.epoch == placed.epoch
+        appended.answered_by == placed.shard && appended.epoch == placed.epoch
     };
     if epoch_fits && appended.time == placed.time {
         return None;
@@ -101,7 +102,7 @@ fn other_fact(judged: &Judged<'_>, ack: &Ack<'_>) -> Option<(String, String)> {
 fn zombies(judged: &Judged<'_>, report: &mut impl FnMut(u64, String, String)) {
     let mut shards: BTreeMap<ShardId, Vec<&Ack<'_>>> = BTreeMap::new();
     for ack in &judged.acks {
-        shards.entry(ack.appended.shard).or_default().push(ack);
+        shards.entry(ack.appended.answered_by).or_default().push(ack);
     }
     for (shard, mut by_question) in shards {
         let mut by_answer = by_question.clone();
@@ -157,7 +158,7 @@ fn told(ack: &Ack<'_>) -> String {
     let repeated = if ack.appended.repeated { ", repeated" } else { "" };
     format!(
         "shard {}, epoch {}{repeated}, told to {}",
-        ack.appended.shard,
+        ack.appended.answered_by,
         ack.appended.epoch,
         Who(ack.call)
     )
@@ -186,7 +187,7 @@ mod tests {
         let again = Appended { repeated: true, epoch: 2, ..one.clone() };
         case.ask("a-1", 1, 3, Expected::Any, (60, 70), Some(Ok(again)));
         case.move_on();
-        let in_child = Appended { repeated: true, shard: ShardId(1), epoch: 1, ..one };
+        let in_child = Appended { repeated: true, answered_by: ShardId(1), epoch: 1, ..one };
         case.ask("a-1", 1, 3, Expected::Any, (80, 85), Some(Ok(in_child)));
         case.commit("a-1", 4, 1, (90, 95));
         assert_eq!(case.seen(check), "");

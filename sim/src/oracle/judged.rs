@@ -125,15 +125,6 @@ impl<'e> Judged<'e> {
         self.evidence.shards.iter().find(|s| s.id == id)
     }
 
-    /// Whether a shard was split or merged from another, over any number of steps, or is the same.
-    pub(super) fn descends(&self, shard: ShardId, from: ShardId) -> bool {
-        shard == from
-            || self.shard(shard).is_some_and(|info| {
-                // Ids grow from parents to children, so this ends.
-                info.parents.iter().any(|p| *p < shard && self.descends(*p, from))
-            })
-    }
-
     /// An accepted append, in words.
     pub(super) fn words(&self, placed: &Placed) -> String {
         format!(

@@ -110,7 +110,7 @@ impl Case {
         let shard = self.newest();
         self.put(shard.0, &batch);
         let (epoch, time, last) = (batch.epoch, batch.time, first + count - 1);
-        Appended { shard, epoch, first, last, time, repeated: false }
+        Appended { shard, answered_by: shard, epoch, first, last, time, repeated: false }
     }
 
     /// [`accept`](Case::accept), and a client that asked for it and was told.

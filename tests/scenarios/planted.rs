@@ -1,0 +1,46 @@
+//! The design says that the protocol is broken without its epoch check, and without the index of its
+//! batches. Both are planted, outside of the core, and chaos must find each.
+
+use stormkeep_sim::{
+    cli::{
+        chaos::{ChaosOptions, Limit, chaos},
+        output::Silent,
+    },
+    oracle::Promise,
+    plant::Plant,
+    scenario::Scenario,
+};
+
+/// Seeds of chaos until the planted fault is found; how many, and as which broken promise.
+fn find(plant: Plant) -> (u64, Promise) {
+    let options = ChaosOptions {
+        scenario: Scenario::Chaos,
+        plant,
+        first_seed: 1,
+        limit: Limit::Seeds(500),
+        jobs: 2,
+        stop_at_first: true,
+        canary: true,
+        corpus: Vec::new(),
+        found: None,
+    };
+    let summary = chaos(&options, &mut Silent);
+    let seeds = summary.seeds_to_find().unwrap_or_else(|| panic!("{plant}: the oracles are blind"));
+    let violation = summary.violations[0].violation.clone();
+    let violation = violation.unwrap_or_else(|| panic!("{plant}: found without a violation"));
+    println!("{plant}: found after {seeds} seeds: {} was broken", violation.promise);
+    (seeds, violation.promise)
+}
+
+#[test]
+fn chaos_finds_a_core_without_the_epoch_check() {
+    let (_, promise) = find(Plant::NoEpochCheck);
+    let possible = [Promise::Durable, Promise::Fenced, Promise::Linearizable];
+    assert!(possible.contains(&promise), "{promise}");
+}
+
+#[test]
+fn chaos_finds_a_core_without_the_batch_index() {
+    let (_, promise) = find(Plant::NoBatchIndex);
+    assert!([Promise::Durable, Promise::Gapless].contains(&promise), "{promise}");
+}

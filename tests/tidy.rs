@@ -1,0 +1,110 @@
+//! The house stays one house: dependencies go one way, files stay small, links lead somewhere, and nothing is
+//! left undone in silence.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// All files of the project with one of these endings.
+fn files(endings: &[&str]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut rooms = vec![root()];
+    while let Some(room) = rooms.pop() {
+        for entry in
+            fs::read_dir(&room).unwrap_or_else(|error| panic!("{}: {error}", room.display()))
+        {
+            let path = entry.unwrap_or_else(|error| panic!("{error}")).path();
+            let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+            if path.is_dir() {
+                if !["target", "found", ".git"].contains(&name) {
+                    rooms.push(path);
+                }
+            } else if endings.iter().any(|ending| name.ends_with(ending)) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    assert!(!found.is_empty());
+    found
+}
+
+#[test]
+fn a_file_is_one_noun() {
+    for path in files(&[".rs"]) {
+        let lines = read(&path).lines().count();
+        assert!(lines <= 500, "{}: {lines} lines: two nouns?", path.display());
+    }
+}
+
+#[test]
+fn dependencies_go_one_way() {
+    let manifest = |room: &str| read(&root().join(room).join("Cargo.toml"));
+    let core = manifest("core");
+    for above in ["stormkeep-sim", "stormkeep-tests", "madsim", "tokio"] {
+        assert!(!core.contains(above), "core depends on {above}");
+    }
+    let sim = manifest("sim");
+    assert!(!sim.contains("stormkeep-tests"));
+}
+
+#[test]
+fn the_core_does_not_know_that_it_is_simulated() {
+    for path in files(&[".rs"]).iter().filter(|p| p.components().any(|c| c.as_os_str() == "core")) {
+        let text = read(path);
+        for word in ["cfg(madsim)", "madsim::", "cfg(test)", "SystemTime::now", "Instant::now"] {
+            assert!(!text.contains(word), "{}: {word}", path.display());
+        }
+    }
+}
+
+#[test]
+fn nothing_is_left_undone_in_silence() {
+    let words = ["TO", "FIX", "XX"].iter().zip(["DO", "ME", "X"]);
+    let words: Vec<String> = words.map(|(a, b)| format!("{a}{b}")).collect();
+    for path in files(&[".rs", ".md", ".toml"]) {
+        let text = read(&path);
+        for word in &words {
+            assert!(!text.contains(word.as_str()), "{}: {word}", path.display());
+        }
+        for (number, line) in text.lines().enumerate() {
+            let ignored = line.trim_start().starts_with("#[ignore");
+            assert!(!ignored || line.contains('='), "{}:{number}: no reason", path.display());
+        }
+    }
+}
+
+#[test]
+fn links_lead_somewhere() {
+    for path in files(&[".md"]) {
+        let text = read(&path);
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let target = target.split('#').next().unwrap_or_default();
+            if target.is_empty() || target.contains("://") {
+                continue;
+            }
+            let lead = path.parent().unwrap_or(Path::new(".")).join(target);
+            assert!(lead.exists(), "{}: {target} leads nowhere", path.display());
+        }
+    }
+}
+
+#[test]
+fn every_promise_has_its_oracle() {
+    let table = read(&root().join("sim/src/oracle.rs"));
+    for promise in
+        ["durable", "linearizable", "gapless", "faithful", "fenced", "live", "repeatable"]
+    {
+        assert!(table.contains(&format!("| {promise} | `{promise}.rs`")), "{promise}");
+        assert!(root().join(format!("sim/src/oracle/{promise}.rs")).exists(), "{promise}");
+    }
+}
