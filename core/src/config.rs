@@ -22,6 +22,8 @@ pub struct Config {
     pub retry_min: Duration,
     /// The longest wait before a call to a service is repeated.
     pub retry_max: Duration,
+    /// How often a node looks the owner of a shard up at the most, however many requests wait for it.
+    pub look_every: Duration,
     /// The longest wait for a peer's answer.
     pub peer_timeout: Duration,
     /// What a refused client is told to wait.
@@ -50,6 +52,7 @@ impl Default for Config {
             close_after: Duration::from_millis(2000),
             retry_min: Duration::from_millis(20),
             retry_max: Duration::from_millis(1000),
+            look_every: Duration::from_millis(100),
             peer_timeout: Duration::from_millis(5000),
             retry_after: Duration::from_millis(250),
             batch_bytes_max: ENTRY_BYTES_MAX,

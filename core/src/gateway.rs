@@ -41,6 +41,8 @@ pub(crate) struct Routes {
     pub(crate) owners: BTreeMap<ShardId, NodeId>,
     /// The shards that this node serves.
     pub(crate) here: BTreeMap<ShardId, Door>,
+    /// When a request last looked the owner of a shard up (`None`: the shards), in elapsed time.
+    looked: BTreeMap<Option<ShardId>, Duration>,
 }
 
 pub(crate) struct Gateway<E: Env> {
@@ -324,7 +326,9 @@ impl<E: Env> Gateway<E> {
     async fn find(&self, key: u128, origin: Origin) -> (Option<ShardId>, Owner) {
         let shards = self.routes().shards.clone();
         let Some(shard) = shard::holder(&shards, key).map(|s| s.id) else {
-            self.refresh_shards().await;
+            if self.may_look(None) {
+                self.refresh_shards().await;
+            }
             return (None, Owner::Nowhere);
         };
         {
@@ -340,7 +344,10 @@ impl<E: Env> Gateway<E> {
                 _ => {}
             }
         }
-        // No owner is cached: perhaps the shard is gone, too.
+        // No owner is cached: perhaps the shard is gone, too. One request looks for all that wait.
+        if !self.may_look(Some(shard)) {
+            return (Some(shard), Owner::Nowhere);
+        }
         self.refresh_shards().await;
         match self.env.store().epoch(shard).await {
             Ok(row) => match row.owner {
@@ -352,6 +359,18 @@ impl<E: Env> Gateway<E> {
             },
             Err(_) => (Some(shard), Owner::Nowhere),
         }
+    }
+
+    /// Whether the owner of a shard may be looked up now: not more often than `look_every`, however many
+    /// requests wait for it. Services are not to be asked the more, the worse they are.
+    fn may_look(&self, shard: Option<ShardId>) -> bool {
+        let now = self.env.clock().elapsed();
+        let mut routes = self.routes();
+        let due = routes.looked.get(&shard).is_none_or(|at| now >= *at + self.config.look_every);
+        if due {
+            routes.looked.insert(shard, now);
+        }
+        due
     }
 
     pub(crate) async fn refresh_shards(&self) {
