@@ -11,7 +11,7 @@ use proptest::{collection::vec, prelude::*};
 use stormkeep_core::{
     append::{Append, AppendId, Expected, Outcome},
     event::Event,
-    limits::ENTRY_BYTES_MAX,
+    limits::{ENTRY_BYTES_MAX, ENTRY_FRAME_BYTES_MAX},
     shard::{
         Checkpoint,
         sequencer::{Answer, Bounds, Offer, Sequencer},
@@ -265,4 +265,38 @@ fn a_head_of_the_tail_is_completed_from_the_store() {
         })
         .collect();
     assert_eq!(firsts, [(0, 1), (1, 2), (2, 50), (3, 81)]);
+}
+
+#[test]
+fn a_batch_is_full_at_its_bound_and_takes_one_append_of_any_size() {
+    let one = append("player-1", 1).encoded_bytes_max();
+    let two = ENTRY_FRAME_BYTES_MAX + 2 * one;
+    for (batch_bytes_max, fits) in [(two, true), (two - 1, false), (1, false)] {
+        let mut sequencer = begin(Bounds { batch_bytes_max, ..BOUNDS });
+        ask(&mut sequencer, append("player-1", 1), 1, None);
+        let offer = sequencer.append(WallTime(0), append("player-1", 2), 2);
+        assert_eq!(offer == Offer::Taken, fits, "{offer:?}");
+        if let Offer::Full((append, ticket)) = offer {
+            sequencer.seal().unwrap();
+            assert_eq!(sequencer.append(WallTime(0), append, ticket), Offer::Taken);
+        }
+    }
+}
+
+#[test]
+fn a_full_tail_is_busy_until_the_store_has_it() {
+    let one = append("player-1", 1).encoded_bytes_max();
+    let tail_bytes_max = ENTRY_FRAME_BYTES_MAX + 2 * one;
+    for (tail_bytes_max, fits) in [(tail_bytes_max, true), (tail_bytes_max - 1, false), (1, false)]
+    {
+        let mut sequencer = begin(Bounds { tail_bytes_max, ..BOUNDS });
+        ask(&mut sequencer, append("player-1", 1), 1, None);
+        sequencer.seal().unwrap();
+        sequencer.confirmed();
+        let offer = sequencer.append(WallTime(0), append("player-1", 2), 2);
+        assert_eq!(offer == Offer::Taken, fits, "{offer:?}");
+        assert_eq!(matches!(offer, Offer::Busy(_)), !fits, "{offer:?}");
+        sequencer.materialized(2);
+        assert_eq!(sequencer.append(WallTime(0), append("player-1", 3), 3), Offer::Taken);
+    }
 }
