@@ -2,6 +2,8 @@
 //! history of the owners out of it, and nothing else, from wherever it begins; and a log that lost
 //! entries is told from one that did not.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use common::{SHARD, batch, batched, cases, fence};

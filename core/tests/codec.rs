@@ -1,6 +1,8 @@
 //! The format of the log: what is written is read back; what is damaged, foreign or of another version
 //! is told from what is whole, and named; and the bounds that an owner fills its batches by are honest.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::sync::Arc;

@@ -1,6 +1,8 @@
 //! The fold of a log into the store: however many folds there are, however late, from whatever
 //! checkpoint, and in whatever order their writes reach the store, the store is the same.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::collections::BTreeMap;

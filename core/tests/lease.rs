@@ -2,6 +2,8 @@
 //! even, and then nothing moves. The dead lose their shards, the restarted get theirs back at once, and
 //! those that leave give all up.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::{

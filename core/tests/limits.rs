@@ -1,5 +1,7 @@
 //! The limits of an append: each at its boundary, and each error's words.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::sync::Arc;

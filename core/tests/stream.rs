@@ -1,6 +1,8 @@
 //! Streams, heads, keys and positions: a head is a function of its stream's log alone, however it was
 //! put together; every key has one open shard; a position is a decimal number below 2^192.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use common::{SHARD, cases, stream};

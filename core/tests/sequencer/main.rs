@@ -2,6 +2,8 @@
 //! the epoch checks answer meanwhile, it decides as one that knows every append; no answer leaves before
 //! its time; and a successor that knows only the log and the store goes on as if nothing had happened.
 
+#![allow(clippy::unwrap_used)]
+
 #[path = "../common/mod.rs"]
 mod common;
 mod world;
