@@ -2,7 +2,7 @@
 //! history of the owners out of it, and nothing else, from wherever it begins; and a log that lost
 //! entries is told from one that did not.
 
-#![allow(clippy::unwrap_used)] // a test: what is wrong here must stop it
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

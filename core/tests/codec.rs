@@ -1,7 +1,7 @@
 //! The format of the log: what is written is read back; what is damaged, foreign or of another version
 //! is told from what is whole, and named; and the bounds that an owner fills its batches by are honest.
 
-#![allow(clippy::unwrap_used)] // a test: what is wrong here must stop it
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

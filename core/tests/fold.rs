@@ -1,7 +1,7 @@
 //! The fold of a log into the store: however many folds there are, however late, from whatever
 //! checkpoint, and in whatever order their writes reach the store, the store is the same.
 
-#![allow(clippy::unwrap_used)] // a test: what is wrong here must stop it
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

@@ -1,6 +1,6 @@
 //! The limits of an append: each at its boundary, and each error's words.
 
-#![allow(clippy::unwrap_used)] // a test: what is wrong here must stop it
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

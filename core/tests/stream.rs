@@ -1,7 +1,7 @@
 //! Streams, heads, keys and positions: a head is a function of its stream's log alone, however it was
 //! put together; every key has one open shard; a position is a decimal number below 2^192.
 
-#![allow(clippy::unwrap_used)] // a test: what is wrong here must stop it
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

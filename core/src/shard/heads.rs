@@ -12,6 +12,9 @@ struct Slot {
     head: Option<Head>,
     /// `false`: known from the tail only, to be completed from the store.
     complete: bool,
+    /// The store is being read to complete it. Its answer may be older than the tail, so the slot stays
+    /// until then, whatever the store has by now.
+    loading: bool,
     /// The accepted count of the last batch that changed it: the store has it from there on.
     changed: u64,
     used: bool,
@@ -45,7 +48,11 @@ impl Heads {
                 slot.used = true;
                 Known::Head(slot.head.as_ref())
             }
-            _ => Known::NeedsStore,
+            Some(slot) => {
+                slot.loading = true;
+                Known::NeedsStore
+            }
+            None => Known::NeedsStore,
         }
     }
 
@@ -57,7 +64,7 @@ impl Heads {
             slot.used = true;
         } else {
             let head = Some(Head::extend(None, append));
-            self.insert(stream.clone(), Slot { head, complete: false, changed, used: true });
+            self.insert(stream.clone(), head, false, changed);
         }
     }
 
@@ -69,10 +76,10 @@ impl Heads {
                     Some(tail) => Some(Head::merge(tail, stored)),
                     None => stored,
                 };
-                slot.complete = true;
+                (slot.complete, slot.loading) = (true, false);
             }
         } else {
-            self.insert(stream, Slot { head: stored, complete: true, changed: 0, used: true });
+            self.insert(stream, stored, true, 0);
         }
     }
 
@@ -85,7 +92,7 @@ impl Heads {
             looks -= 1;
             let Some(stream) = self.order.pop_front() else { break };
             let Some(slot) = self.slots.get_mut(&stream) else { continue };
-            if slot.used || slot.changed > materialized {
+            if slot.used || slot.loading || slot.changed > materialized {
                 slot.used = false;
                 self.order.push_back(stream);
             } else {
@@ -94,7 +101,8 @@ impl Heads {
         }
     }
 
-    fn insert(&mut self, stream: StreamName, slot: Slot) {
+    fn insert(&mut self, stream: StreamName, head: Option<Head>, complete: bool, changed: u64) {
+        let slot = Slot { head, complete, loading: false, changed, used: true };
         self.order.push_back(stream.clone());
         self.slots.insert(stream, slot);
     }

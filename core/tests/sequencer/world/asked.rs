@@ -1,0 +1,134 @@
+//! What is asked: put to the sequencer and to the reference, which must agree on what becomes of it.
+
+use stormkeep_core::{
+    append::{Append, AppendError, AppendId, Expected},
+    limits::{ENTRY_FRAME_BYTES_MAX, REMEMBERED_APPENDS},
+    shard::sequencer::Offer,
+    stream::StreamName,
+    time::WallTime,
+};
+
+use super::{Ask, Due, Waiting, World};
+
+impl World {
+    /// An append that is `back` appends old, if the stream has that many, or a new one.
+    pub(crate) fn append_id(&self, stream: &StreamName, back: Option<usize>) -> AppendId {
+        let known = self.streams.get(stream).zip(back);
+        let old = known.and_then(|(s, back)| s.len().checked_sub(back + 1).map(|at| s[at].0));
+        old.unwrap_or(AppendId(u128::from(self.tickets) + 1_000))
+    }
+
+    pub(crate) fn last(&self, stream: &StreamName) -> Option<u64> {
+        self.streams.get(stream).and_then(|s| s.last()).map(|a| a.2)
+    }
+
+    pub(crate) fn ticket(&mut self) -> u64 {
+        self.tickets += 1;
+        self.tickets
+    }
+
+    /// Asks, or waits behind those that wait for the same head.
+    pub(crate) fn ask(&mut self, wall: WallTime, ask: Ask) {
+        let stream = match &ask {
+            Ask::Append(append, _) => &append.stream,
+            Ask::Read(stream, _) => stream,
+        };
+        if let Some((_, parked)) = self.cold.get_mut(stream) {
+            return parked.push(ask);
+        }
+        if let Some(ask) = self.offer(wall, ask) {
+            let stream = match &ask {
+                Ask::Append(append, _) => append.stream.clone(),
+                Ask::Read(stream, _) => stream.clone(),
+            };
+            // The read of the store begins now, and is answered whenever it is.
+            let stored = self.heads.get(&stream).cloned();
+            self.cold.insert(stream, (stored, vec![ask]));
+        }
+    }
+
+    /// The store's answer to the longest read under way, by the order of names.
+    pub(crate) fn loaded(&mut self, wall: WallTime) -> bool {
+        let Some((stream, (stored, parked))) = self.cold.pop_first() else { return false };
+        self.sequencer.load(stream, stored);
+        for ask in parked {
+            assert!(self.offer(wall, ask).is_none(), "a loaded head is there");
+        }
+        true
+    }
+
+    /// Puts a question to the sequencer and to the reference; gives it back if it needs a head.
+    fn offer(&mut self, wall: WallTime, ask: Ask) -> Option<Ask> {
+        match ask {
+            Ask::Append(append, ticket) => {
+                let held = self.held_bytes();
+                let bytes = append.encoded_bytes_max();
+                let full = held > 0 && held + bytes > self.bounds.tail_bytes_max.max(bytes);
+                match self.sequencer.append(wall, append.clone(), ticket) {
+                    Offer::Busy(_) => assert!(full, "busy with {held} bytes held"),
+                    Offer::NeedsHead((append, ticket)) => return Some(Ask::Append(append, ticket)),
+                    Offer::Full(_) => {
+                        let limit = self.bounds.batch_bytes_max;
+                        assert!(self.open.1 > 0 && self.open.0 + bytes > limit);
+                    }
+                    Offer::Taken => {
+                        assert!(!full, "taken with {held} bytes held");
+                        let due = self.decide(append, bytes);
+                        self.hold(ticket, due);
+                        let most = self.bounds.tail_bytes_max.max(bytes) + ENTRY_FRAME_BYTES_MAX;
+                        assert!(self.held_bytes() <= most.max(held));
+                    }
+                }
+            }
+            Ask::Read(stream, ticket) => match self.sequencer.read(&stream, ticket) {
+                Offer::NeedsHead(ticket) => return Some(Ask::Read(stream, ticket)),
+                Offer::Taken => {
+                    let head = self.last(&stream);
+                    self.hold(ticket, Due::Head { stream, head });
+                }
+                offer => panic!("a read is never refused: {offer:?}"),
+            },
+        }
+        assert_eq!(self.sequencer.held_bytes(), self.held_bytes());
+        assert_eq!(self.sequencer.waiting(), self.waiting.len());
+        None
+    }
+
+    fn decide(&mut self, append: Append, bytes: usize) -> Due {
+        let actual = self.last(&append.stream);
+        let stream = self.streams.entry(append.stream.clone()).or_default();
+        let known = stream.iter().rev().take(REMEMBERED_APPENDS).find(|a| a.0 == append.id);
+        if let Some(&(_, first, last)) = known {
+            return Due::Append { stream: append.stream, first, last, repeated: true };
+        }
+        let expected = append.expected;
+        let meets = match expected {
+            Expected::Any => true,
+            Expected::NoStream => actual.is_none(),
+            Expected::StreamExists => actual.is_some(),
+            Expected::Exactly(revision) => actual == Some(revision),
+        };
+        if !meets {
+            return Due::Wrong(AppendError::WrongExpectedRevision { expected, actual });
+        }
+        let first = actual.map_or(0, |a| a + 1);
+        let last = first + append.events.len() as u64 - 1;
+        stream.push((append.id, first, last));
+        if self.open.1 == 0 {
+            self.open.0 = ENTRY_FRAME_BYTES_MAX;
+        }
+        self.open = (self.open.0 + bytes, self.open.1 + 1);
+        Due::Append { stream: append.stream, first, last, repeated: false }
+    }
+
+    fn hold(&mut self, ticket: u64, due: Due) {
+        let needs = self.sealed + u64::from(self.open.1 > 0);
+        self.waiting.push_back(Waiting { ticket, needs, due });
+    }
+
+    pub(super) fn held_bytes(&self) -> usize {
+        let tail = self.confirmed.iter().filter(|(at, _)| *at > self.told).map(|(_, b)| b);
+        let in_flight = self.in_flight.as_ref().map_or(0, |(b, _)| b.encoded_bytes_max());
+        tail.sum::<usize>() + in_flight + self.open.0
+    }
+}
