@@ -80,7 +80,8 @@ pub struct Appended {
     pub repeated: bool,
 }
 
-/// What an error says of the operation.
+/// What an error says of the operation. It speaks of the attempt that it answers: an earlier attempt under
+/// the same append id, of unknown outcome, may still have happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// It did not happen.
@@ -162,7 +163,7 @@ pub struct ReadStream {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamSlice {
     /// The stream's last revision at the point of the read; `None` if it has no event.
-    /// For an eventual read, the last revision that the store shows.
+    /// For an eventual read, the last revision that it returned.
     pub head: Option<u64>,
     /// Events from [`ReadStream::from`] on, in order of revision, without a gap.
     pub events: Vec<RecordedEvent>,

@@ -62,7 +62,7 @@ pub enum InvalidAppend {
         "events: {bytes} bytes in one append; at most {ENTRY_BYTES_MAX} with framing: split it"
     )]
     AppendTooLarge {
-        /// Bytes of the encoded append at the most.
+        /// Bytes of its entry at the most.
         bytes: usize,
     },
 }
@@ -81,8 +81,8 @@ pub fn check(append: &Append) -> Result<(), InvalidAppend> {
             return Err(InvalidAppend::EventTooLarge { index, bytes });
         }
     }
-    let bytes = append.encoded_bytes_max();
-    if bytes + ENTRY_FRAME_BYTES_MAX > ENTRY_BYTES_MAX {
+    let bytes = append.encoded_bytes_max() + ENTRY_FRAME_BYTES_MAX;
+    if bytes > ENTRY_BYTES_MAX {
         return Err(InvalidAppend::AppendTooLarge { bytes });
     }
     Ok(())

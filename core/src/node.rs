@@ -20,11 +20,11 @@ use crate::{
     materializer::Materializer,
     owner::{Control, Door, Ended, Owner},
     shard::{
-        ShardId, ShardInfo,
+        self, ShardId, ShardInfo,
         lease::{Action, Leases, View},
     },
     stats::Stats,
-    takeover::Takeover,
+    takeover::{NotTaken, Takeover},
 };
 
 /// A running node. Cheap to clone; the tasks behind it end with the process.
@@ -44,13 +44,14 @@ struct Inner<E: Env> {
     config: Arc<Config>,
     stats: Arc<Stats>,
     gateway: Gateway<E>,
-    draining: AtomicBool,
     work: Mutex<Work>,
 }
 
 /// What this node does for each shard.
 #[derive(Default)]
 struct Work {
+    /// Whether this node is leaving: it takes no shard any more.
+    draining: bool,
     owned: BTreeMap<ShardId, mpsc::UnboundedSender<Control>>,
     folds: BTreeMap<ShardId, Arc<AtomicBool>>,
     /// Closed shards that are known to be folded to their end.
@@ -77,7 +78,6 @@ impl<E: Env> Node<E> {
             config,
             stats,
             gateway,
-            draining: AtomicBool::new(false),
             work: Mutex::new(Work::default()),
         });
         info!(%node, ?token, "started");
@@ -97,7 +97,7 @@ impl<E: Env> Node<E> {
 
     /// Gives all shards back, finishing what is under way. Returns when none is left.
     pub async fn drain(&self) {
-        self.inner.draining.store(true, Ordering::Relaxed);
+        self.inner.work().draining = true;
         while !self.inner.work().owned.is_empty() {
             self.inner.env.clock().sleep(self.inner.config.retry_min).await;
         }
@@ -129,7 +129,7 @@ impl<E: Env> Inner<E> {
     async fn tick(self: &Arc<Self>, leases: &mut Leases, beat: u64) -> Result<(), StoreError> {
         let store = self.env.store();
         let (node, token) = self.me;
-        let draining = self.draining.load(Ordering::Relaxed);
+        let draining = self.work().draining;
         let sign = Row::Node(NodeRow { node, token, beat, draining });
         // A lost sign of life costs a shard at the worst; the next one follows soon.
         let _ = store.write(vec![sign]).await;
@@ -164,7 +164,7 @@ impl<E: Env> Inner<E> {
             match action {
                 Action::Take(row) => {
                     if let Some(shard) = shards.iter().find(|s| s.id == row.shard) {
-                        self.take(shard.clone(), row);
+                        self.take(shard.clone(), shard::ancestors(&shards, shard), row);
                     }
                 }
                 Action::Fold(shard) => self.fold(shard),
@@ -204,13 +204,19 @@ impl<E: Env> Inner<E> {
     }
 
     /// Takes and serves a shard beside everything else, until its epoch ends.
-    fn take(self: &Arc<Self>, shard: ShardInfo, seen: EpochRow) {
+    fn take(self: &Arc<Self>, shard: ShardInfo, ancestors: BTreeSet<ShardId>, seen: EpochRow) {
         let (control, mut told) = mpsc::unbounded();
-        self.work().owned.insert(shard.id, control);
+        {
+            let mut work = self.work();
+            if work.draining {
+                return;
+            }
+            work.owned.insert(shard.id, control);
+        }
         let this = self.clone();
         self.env.clock().spawn(async move {
             let id = shard.id;
-            let ended = this.own(shard, seen, &mut told).await;
+            let ended = this.own(shard, &ancestors, seen, &mut told).await;
             let mut work = this.work();
             work.owned.remove(&id);
             // A closed shard is folded to its end by whoever is at it.
@@ -225,25 +231,35 @@ impl<E: Env> Inner<E> {
     async fn own(
         self: &Arc<Self>,
         shard: ShardInfo,
+        ancestors: &BTreeSet<ShardId>,
         seen: EpochRow,
         told: &mut mpsc::UnboundedReceiver<Control>,
     ) -> Option<Ended> {
         let id = shard.id;
         let takeover =
             Takeover { env: &self.env, config: &self.config, stats: &self.stats, me: self.me };
-        let owner = match Owner::take(&takeover, self.config.clone(), shard, seen).await {
+        let owner = match Owner::take(&takeover, self.config.clone(), shard, ancestors, seen).await
+        {
             Ok(owner) => owner,
             Err(reason) => {
                 debug!(node = %self.me.0, shard = %id, %reason, "not taken");
+                if reason == NotTaken::Damaged {
+                    // Somebody has to look at the log; each try costs an epoch and a fence.
+                    self.env.clock().sleep(self.config.dead_after).await;
+                }
                 return None;
             }
         };
+        let row = owner.row();
         // Not before: the log allows few reads a second, and the takeover needs them.
         self.fold(id);
         let (door, mut asked) = Door::new(self.config.queue_max);
         self.gateway.routes().here.insert(id, door);
         let ended = owner.serve(&mut asked, told).await;
         self.gateway.routes().here.remove(&id);
+        if ended == Ended::Released {
+            takeover.release(row).await;
+        }
         Some(ended)
     }
 

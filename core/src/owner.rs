@@ -5,7 +5,7 @@
 //! questions that wait for a head by the same number, the tail by the sequencer.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -25,7 +25,7 @@ use crate::{
     env::{Clock, Env, EpochRow, Log, NodeId, Position, PutError, Store},
     event::RecordedEvent,
     shard::{
-        ShardInfo,
+        ShardId, ShardInfo,
         sequencer::{Answer, Check, Offer, Sequencer},
     },
     stats::{Counter, Stats},
@@ -130,9 +130,10 @@ impl<E: Env> Owner<E> {
         takeover: &crate::takeover::Takeover<'_, E>,
         config: Arc<Config>,
         shard: ShardInfo,
+        ancestors: &BTreeSet<ShardId>,
         seen: EpochRow,
     ) -> Result<Self, crate::takeover::NotTaken> {
-        let Taken { row, sequencer, last } = takeover.take(&shard, seen).await?;
+        let Taken { row, sequencer, last } = takeover.take(&shard, ancestors, seen).await?;
         Ok(Owner {
             env: takeover.env.clone(),
             node: takeover.me.0,
@@ -146,6 +147,11 @@ impl<E: Env> Owner<E> {
             cold: BTreeMap::new(),
             cold_count: 0,
         })
+    }
+
+    /// The epoch that it serves.
+    pub(crate) fn row(&self) -> EpochRow {
+        self.row
     }
 
     /// Serves until the epoch ends, and answers everything that waits.
@@ -175,7 +181,7 @@ impl<E: Env> Owner<E> {
                 check = self.check().fuse();
             }
             if releasing && self.sequencer.is_idle() && self.cold_count == 0 {
-                break self.release().await;
+                break Ended::Released;
             }
             let takes_requests = self.has_room() && !releasing;
 
@@ -380,15 +386,6 @@ impl<E: Env> Owner<E> {
             }
         }
         .boxed()
-    }
-
-    /// Lets the shard go: the epoch stays, so that it is taken from there by whoever is next.
-    async fn release(&self) -> Ended {
-        let to = EpochRow { owner: None, ..self.row };
-        // Whatever becomes of this, the epoch is over here; an unknown outcome only delays the next owner.
-        let _ = self.env.store().swap_epoch(self.row, to).await;
-        self.stats.count(Counter::Releases);
-        Ended::Released
     }
 
     /// Answers everything that waits: what may have happened is unknown, all else did not happen.

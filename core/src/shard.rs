@@ -1,6 +1,6 @@
 //! Shards: ranges of the key space, each with a log; and the pure decisions made about one.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use serde::{Deserialize, Serialize};
 
@@ -73,6 +73,21 @@ pub struct ShardInfo {
 /// The open shard that holds a key.
 pub fn holder(shards: &[ShardInfo], key: u128) -> Option<&ShardInfo> {
     shards.iter().find(|s| !s.closed && s.range.contains(key))
+}
+
+/// The shards that a shard came from by splits and merges, over any number of steps, as far as they are
+/// listed.
+pub fn ancestors(shards: &[ShardInfo], shard: &ShardInfo) -> BTreeSet<ShardId> {
+    let mut found = BTreeSet::new();
+    let mut next: Vec<ShardId> = shard.parents.clone();
+    while let Some(id) = next.pop() {
+        if let Some(info) = shards.iter().find(|s| s.id == id)
+            && found.insert(id)
+        {
+            next.extend(&info.parents);
+        }
+    }
+    found
 }
 
 /// How far a fold of a shard's log has got: a position, and the state of the accept rule there.

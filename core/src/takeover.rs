@@ -1,7 +1,7 @@
 //! Taking a shard: the end of its parents, compare-and-set of the epoch, fence, replay. When it is done, all that earlier owners
 //! can ever have acknowledged lies before the fence and has been read.
 
-use std::{future::Future, sync::Arc};
+use std::{collections::BTreeSet, future::Future, sync::Arc};
 
 use tracing::{debug, info};
 
@@ -46,14 +46,15 @@ pub(crate) struct Takeover<'a, E: Env> {
 }
 
 impl<E: Env> Takeover<'_, E> {
-    /// Takes a shard from the epoch row `seen`.
+    /// Takes a shard from the epoch row `seen`. `ancestors` are the listed shards that it came from.
     pub(crate) async fn take<T>(
         &self,
         shard: &ShardInfo,
+        ancestors: &BTreeSet<ShardId>,
         seen: EpochRow,
     ) -> Result<Taken<T>, NotTaken> {
         let node = self.me.0;
-        let closed = self.parents_closed_at(shard).await?;
+        let closed = self.end(ancestors).await?;
         let row = EpochRow { shard: shard.id, epoch: seen.epoch + 1, owner: Some(self.me) };
         debug!(%node, shard = %shard.id, epoch = row.epoch, from = ?seen.owner, "taking");
         self.swap(seen, row).await?;
@@ -67,18 +68,20 @@ impl<E: Env> Takeover<'_, E> {
         Ok(taken)
     }
 
-    /// Step 0: the streams of a child begin where its parents ended, in the store; and nobody answers for
-    /// a parent any more. The owner of a parent may not know yet that it is closed: its epoch check would
-    /// pass, and it would answer from a past that the child has gone beyond.
-    async fn parents_closed_at(&self, shard: &ShardInfo) -> Result<HybridTime, NotTaken> {
+    /// Step 0: the streams of a child begin where its ancestors ended, in the store; and nobody answers for
+    /// an ancestor any more. The owner of one may not know yet that it is closed: its epoch check would
+    /// pass, and it would answer from a past that the child has gone beyond. All of them, and not the
+    /// parents alone: a parent may have been closed before anybody took it. Returns the highest time that
+    /// any of them closed at.
+    async fn end(&self, ancestors: &BTreeSet<ShardId>) -> Result<HybridTime, NotTaken> {
         let mut closed = HybridTime::default();
-        for parent in &shard.parents {
-            let at = self.until_answered(|| self.env.store().checkpoint(*parent)).await;
+        for ancestor in ancestors {
+            let at = self.until_answered(|| self.env.store().checkpoint(*ancestor)).await;
             if !at.ended {
                 return Err(NotTaken::ParentsOpen);
             }
             closed = closed.max(at.closed);
-            self.disown(*parent).await;
+            self.disown(*ancestor).await;
         }
         Ok(closed)
     }
@@ -98,6 +101,15 @@ impl<E: Env> Takeover<'_, E> {
                 return;
             }
         }
+    }
+
+    /// Lets a shard go that is served no more: the epoch stays, so that whoever is next takes it from there.
+    /// A row that still named this node would keep the others waiting.
+    pub(crate) async fn release(&self, row: EpochRow) {
+        let to = EpochRow { owner: None, ..row };
+        // Lost: it has happened, or somebody has taken the shard already.
+        self.until_answered(|| self.env.store().swap_epoch(row, to)).await;
+        self.stats.count(Counter::Releases);
     }
 
     /// Calls the store until it answers.

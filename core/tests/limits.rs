@@ -76,7 +76,7 @@ fn the_events_of_an_append_fit_in_one_entry_together() {
     let room = ENTRY_BYTES_MAX - ENTRY_FRAME_BYTES_MAX - frame;
     assert_eq!(limits::check(&of(room)), Ok(()));
     let error = limits::check(&of(room + 1));
-    let bytes = ENTRY_BYTES_MAX - ENTRY_FRAME_BYTES_MAX + 1;
+    let bytes = ENTRY_BYTES_MAX + 1;
     assert_eq!(error, Err(InvalidAppend::AppendTooLarge { bytes }));
 }
 

@@ -70,7 +70,7 @@ pub enum Row {
     Head(StreamName, Head),
     /// How far a shard is folded.
     Checkpoint(ShardId, Checkpoint),
-    /// A sign of life.
+    /// A sign of life. Its key is the node and the token: beats begin again with each incarnation.
     Node(NodeRow),
 }
 

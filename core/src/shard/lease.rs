@@ -6,7 +6,9 @@
 //!
 //! A node is alive while its beat moves, as seen by the observer's own clock. A shard is free if it has
 //! no owner, or its owner is an incarnation that is not alive. Each free shard goes to the node that
-//! ranks highest for it (rendezvous hashing) and has room; the others wait a grace period per rank.
+//! ranks highest for it (rendezvous hashing) among those that have room; the others wait a grace period per
+//! rank. A node that has just started knows nobody yet: it waits one grace period, too, so that the first one
+//! does not take everything.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -64,13 +66,22 @@ pub struct Leases {
     seen: BTreeMap<(NodeId, Token), Seen>,
     /// Since when a shard has been waiting for someone to take or fold it.
     waiting: BTreeMap<ShardId, Duration>,
+    /// When this observer first looked.
+    began: Option<Duration>,
 }
 
 impl Leases {
     /// `dead_after`: how long a beat may stand still; `grace`: how long a node waits per rank before
     /// it takes what a better-ranked one has not.
     pub fn new(me: (NodeId, Token), dead_after: Duration, grace: Duration) -> Self {
-        Leases { me, dead_after, grace, seen: BTreeMap::new(), waiting: BTreeMap::new() }
+        Leases {
+            me,
+            dead_after,
+            grace,
+            seen: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            began: None,
+        }
     }
 
     /// Decides. Call it about every third of `dead_after`, with a fresh view.
@@ -105,13 +116,18 @@ impl Leases {
         }
 
         let room = view.shards.len().div_ceil(alive.len().max(1));
+        let roomy = self.with_room(view, &alive, room);
+        let strange = view.now < *self.began.get_or_insert(view.now) + self.grace;
         let mut held = view.mine.len();
         for row in &free {
             let waited = self.waited(row.shard, view.now);
-            let turns = self.turns(row, &alive);
+            let before = row.owner.is_some_and(|(node, _)| node == self.me.0);
+            // An earlier incarnation of this node was the owner: nobody else can know that it is gone.
+            let turns = if before { 0 } else { rank(row.shard, self.me.0, &roomy) };
             // Nobody may have room for a shard that every node with room fails to take.
             let overdue = waited >= self.grace * (alive.len() as u32 + 1);
-            if (held < room && waited >= self.grace * turns) || overdue {
+            let turn = waited >= self.grace * turns && (before || !strange);
+            if (held < room && turn) || overdue {
                 actions.push(Action::Take(**row));
                 held += 1;
             }
@@ -159,14 +175,21 @@ impl Leases {
         self.waiting.get(&shard).map_or(Duration::ZERO, |since| now.saturating_sub(*since))
     }
 
-    /// How many grace periods this node lets pass before it takes a free shard: its rank; none if an
-    /// earlier incarnation of it was the owner, since nobody else can know that it is gone.
-    fn turns(&self, row: &EpochRow, alive: &BTreeSet<NodeId>) -> u32 {
-        if row.owner.is_some_and(|(node, _)| node == self.me.0) {
-            0
-        } else {
-            rank(row.shard, self.me.0, alive)
+    /// The nodes that hold fewer shards than their share, as the rows tell.
+    fn with_room(
+        &self,
+        view: &View<'_>,
+        alive: &BTreeSet<NodeId>,
+        room: usize,
+    ) -> BTreeSet<NodeId> {
+        let mut held: BTreeMap<NodeId, usize> = BTreeMap::new();
+        for (node, token) in view.shards.iter().filter_map(|row| row.owner) {
+            if self.is_alive((node, token), view.now) {
+                *held.entry(node).or_default() += 1;
+            }
         }
+        held.insert(self.me.0, view.mine.len());
+        alive.iter().filter(|n| held.get(n).is_none_or(|count| *count < room)).copied().collect()
     }
 }
 

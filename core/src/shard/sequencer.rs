@@ -160,13 +160,12 @@ impl<T> Sequencer<T> {
     /// [`step_down`](Sequencer::step_down).
     pub fn append(&mut self, wall: WallTime, append: Append, ticket: T) -> Offer<(Append, T)> {
         let bytes = append.encoded_bytes_max();
-        if self.held_bytes() + bytes > self.bounds.tail_bytes_max.max(bytes)
-            && self.held_bytes() > 0
-        {
-            return Offer::Busy((append, ticket));
-        }
-        let Known::Head(head) = self.heads.get(&append.stream) else {
-            return Offer::NeedsHead((append, ticket));
+        let held = self.held_bytes();
+        let busy = held > 0 && held + bytes > self.bounds.tail_bytes_max.max(bytes);
+        let head = match self.heads.get(&append.stream) {
+            Known::Head(head) => head,
+            Known::NeedsStore if busy => return Offer::Busy((append, ticket)),
+            Known::NeedsStore => return Offer::NeedsHead((append, ticket)),
         };
         if let Some(first_time) = head.and_then(|h| h.recall(append.id)).cloned() {
             let answer = self.appended(&first_time, true);
@@ -178,6 +177,10 @@ impl<T> Sequencer<T> {
             let error = AppendError::WrongExpectedRevision { expected: append.expected, actual };
             self.hold(ticket, Answer::Append(Err(error)));
             return Offer::Taken;
+        }
+        // Only what would add to the tail is refused: a repeat is answered however full it is.
+        if busy {
+            return Offer::Busy((append, ticket));
         }
         let first = head.map_or(0, |h| h.revision + 1);
         let limit = self.bounds.batch_bytes_max.min(ENTRY_BYTES_MAX);
