@@ -98,6 +98,40 @@ fn links_lead_somewhere() {
     }
 }
 
+/// Licences that ask for no more than attribution. A dependency may offer others besides one of these.
+const LICENCES: &[&str] = &[
+    "0BSD",
+    "Apache-2.0",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "BSL-1.0",
+    "ISC",
+    "MIT",
+    "Unicode-3.0",
+    "Unlicense",
+    "Zlib",
+];
+
+#[test]
+fn every_dependency_may_be_used() {
+    let mut command = std::process::Command::new(env!("CARGO"));
+    command.args(["metadata", "--format-version", "1", "--locked"]).current_dir(root());
+    let output = command.output().expect("cargo runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
+    let packages = metadata["packages"].as_array().expect("there are packages");
+    assert!(packages.len() > 50, "only {} packages", packages.len());
+    for package in packages {
+        let licence = package["license"].as_str().unwrap_or("none");
+        let mut offers = licence.split(" OR ").flat_map(|offer| offer.split('/'));
+        let fits = |offer: &str| {
+            let parts = offer.trim_matches(['(', ')', ' ']).split(" AND ");
+            parts.into_iter().all(|part| LICENCES.contains(&part.trim_matches(['(', ')', ' '])))
+        };
+        assert!(offers.any(fits), "{}: {licence}", package["name"]);
+    }
+}
+
 #[test]
 fn every_promise_has_its_oracle() {
     let table = read(&root().join("sim/src/oracle.rs"));
