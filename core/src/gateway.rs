@@ -176,7 +176,8 @@ impl<E: Env> Gateway<E> {
         left: Duration,
     ) -> Try<Result<StreamSlice, ReadError>> {
         let (reply, answer) = oneshot::channel();
-        match owner.offer(Ask::Read(read.stream.clone(), read.from, reply)) {
+        let to = read.from.saturating_add(u64::from(read.limit).saturating_sub(1));
+        match owner.offer(Ask::Read(read.stream.clone(), (read.from, to), reply)) {
             Ok(()) => {}
             Err(Shut::Gone) => return Try::Redirect(None),
             Err(Shut::Full) => {
@@ -211,11 +212,10 @@ impl<E: Env> Gateway<E> {
 
     /// Joins what the store has with the owner's tail: everything below the tail is in the store.
     async fn finish(&self, read: &ReadStream, grant: Grant) -> Result<StreamSlice, ReadError> {
-        let Grant { head, mut tail } = grant;
+        let Grant { head, tail } = grant;
         let Some(last) = head.filter(|last| *last >= read.from && read.limit > 0) else {
             return Ok(StreamSlice { head, events: Vec::new() });
         };
-        let limit = read.limit as usize;
         let below = tail.first().map_or(last + 1, |e| e.revision);
         let mut events = Vec::new();
         if read.from < below {
@@ -234,7 +234,6 @@ impl<E: Env> Gateway<E> {
             // Rows above the head belong to a later state than the one that was granted.
             events.retain(|e| e.revision < below);
         }
-        tail.truncate(limit.saturating_sub(events.len()));
         events.extend(tail);
         Ok(StreamSlice { head, events })
     }

@@ -37,7 +37,8 @@ use crate::{
 /// A question to an owner, with the way back for its answer.
 pub(crate) enum Ask {
     Append(Append, oneshot::Sender<Result<Appended, AppendError>>),
-    Read(StreamName, u64, oneshot::Sender<Result<Grant, ReadError>>),
+    /// A read of a stream between two revisions, both included.
+    Read(StreamName, (u64, u64), oneshot::Sender<Result<Grant, ReadError>>),
 }
 
 /// The way to an owner: a queue of bounded length. All hold the same sender, since each clone of one
@@ -102,7 +103,7 @@ pub(crate) enum Ended {
 /// What the sequencer keeps with a question.
 enum Ticket {
     Append(oneshot::Sender<Result<Appended, AppendError>>),
-    Read { stream: StreamName, from: u64, reply: oneshot::Sender<Result<Grant, ReadError>> },
+    Read { stream: StreamName, range: (u64, u64), reply: oneshot::Sender<Result<Grant, ReadError>> },
 }
 
 pub(crate) struct Owner<E: Env> {
@@ -279,13 +280,13 @@ impl<E: Env> Owner<E> {
                     }
                 }
             }
-            Ask::Read(stream, from, reply) => {
-                let ticket = Ticket::Read { stream: stream.clone(), from, reply };
-                if let Offer::NeedsHead(Ticket::Read { stream, from, reply }) =
+            Ask::Read(stream, range, reply) => {
+                let ticket = Ticket::Read { stream: stream.clone(), range, reply };
+                if let Offer::NeedsHead(Ticket::Read { stream, range, reply }) =
                     self.sequencer.read(&stream, ticket)
                 {
                     loads.push(self.load(stream.clone()));
-                    self.park(stream.clone(), Ask::Read(stream, from, reply));
+                    self.park(stream.clone(), Ask::Read(stream, range, reply));
                 }
             }
         }
@@ -318,9 +319,9 @@ impl<E: Env> Owner<E> {
                     });
                     let _ = reply.send(result);
                 }
-                (Ticket::Read { stream, from, reply }, Answer::Head(head)) => {
-                    let tail =
-                        head.map_or(Vec::new(), |last| self.sequencer.tail(&stream, from, last));
+                (Ticket::Read { stream, range: (from, to), reply }, Answer::Head(head)) => {
+                    let kept = |last: u64| self.sequencer.tail(&stream, from, last.min(to));
+                    let tail = head.map_or(Vec::new(), kept);
                     let _ = reply.send(Ok(Grant { head, tail }));
                 }
                 _ => debug_assert!(false, "a ticket and its answer are of one kind"),
