@@ -118,7 +118,11 @@ impl Leases {
         let room = view.shards.len().div_ceil(alive.len().max(1));
         let roomy = self.with_room(view, &alive, room);
         let strange = view.now < *self.began.get_or_insert(view.now) + self.grace;
-        let mut held = view.mine.len();
+        // A shard that is served here but cannot be owned any more was closed: it is let go, and is no load.
+        let ready: BTreeSet<ShardId> = view.shards.iter().map(|row| row.shard).collect();
+        actions.extend(view.mine.difference(&ready).map(|shard| Action::Release(*shard)));
+        let kept: BTreeSet<ShardId> = view.mine.intersection(&ready).copied().collect();
+        let mut held = kept.len();
         for row in &free {
             let waited = self.waited(row.shard, view.now);
             let before = row.owner.is_some_and(|(node, _)| node == self.me.0);
@@ -132,9 +136,9 @@ impl Leases {
                 held += 1;
             }
         }
-        if free.is_empty() && view.mine.len() > room {
-            let worst = view.mine.iter().max_by_key(|s| (rank(**s, self.me.0, &alive), **s));
-            actions.extend(worst.map(|s| Action::Release(*s)));
+        if free.is_empty() && kept.len() > room {
+            let worst = kept.into_iter().max_by_key(|s| (rank(*s, self.me.0, &alive), *s));
+            actions.extend(worst.map(Action::Release));
         }
         actions
     }
@@ -188,7 +192,8 @@ impl Leases {
                 *held.entry(node).or_default() += 1;
             }
         }
-        held.insert(self.me.0, view.mine.len());
+        let mine = view.shards.iter().filter(|row| view.mine.contains(&row.shard)).count();
+        held.insert(self.me.0, mine);
         alive.iter().filter(|n| held.get(n).is_none_or(|count| *count < room)).copied().collect()
     }
 }
