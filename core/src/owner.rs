@@ -189,7 +189,10 @@ impl<E: Env> Owner<E> {
             select_biased! {
                 told = control.select_next_some() => match told {
                     Control::Materialized(accepted) => self.sequencer.materialized(accepted),
-                    Control::Release => releasing = true,
+                    Control::Release => {
+                        releasing = true;
+                        shut(requests);
+                    }
                     // What was seen before this epoch began says nothing.
                     Control::Seen(row) if row.epoch < self.row.epoch || row == self.row => {}
                     Control::Seen(_) => break Ended::Fenced,
@@ -397,11 +400,7 @@ impl<E: Env> Owner<E> {
         for ask in std::mem::take(&mut self.cold).into_values().flatten().chain(stalled) {
             ask.refuse();
         }
-        // What comes after the last look finds the door shut, rather than a queue that is dropped.
-        requests.close();
-        while let Ok(ask) = requests.try_recv() {
-            ask.refuse();
-        }
+        shut(requests);
         for (ticket, outcome) in self.sequencer.step_down() {
             match (ticket, outcome) {
                 (Ticket::Append(reply), Outcome::Unknown) => {
@@ -416,6 +415,15 @@ impl<E: Env> Owner<E> {
                 }
             }
         }
+    }
+}
+
+/// Shuts the door, and refuses whoever waits in front of it. What comes later finds it shut, rather than a
+/// queue that is dropped.
+fn shut(requests: &mut mpsc::Receiver<Ask>) {
+    requests.close();
+    while let Ok(ask) = requests.try_recv() {
+        ask.refuse();
     }
 }
 

@@ -3,7 +3,11 @@
 
 mod choose;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+    time::Duration,
+};
 
 use stormkeep_core::{
     append::{AppendError, ReadError, Request, Response},
@@ -33,8 +37,8 @@ enum Role {
     Merciless,
     /// Reads a shard's log from its beginning.
     Follow(ShardId, Checkpoint),
-    /// After the faults: appends to a stream of one shard, until it is answered.
-    Probe(StreamName),
+    /// After the faults: appends to a stream of one shard through one node, until it is answered.
+    Probe(StreamName, u32),
     /// After the faults: reads streams whole, the last of the list first.
     Inspect(Vec<StreamName>, u64),
 }
@@ -150,7 +154,7 @@ pub fn stop(world: &Arc<World>) {
     world.crowd().stopping = true;
 }
 
-/// Asks each open shard to take an append.
+/// Asks each open shard to take an append, through each node: none may be deaf.
 pub fn probe(world: &Arc<World>) {
     let shards = world.log().all_shards();
     for info in shards.iter().filter(|s| !s.closed) {
@@ -159,7 +163,9 @@ pub fn probe(world: &Arc<World>) {
             .into_iter()
             .find(|name| shard::holder(&shards, name.key()).is_some_and(|s| s.id == info.id));
         if let Some(name) = name {
-            last_call(world, Role::Probe(name));
+            for node in 0..world.plan.nodes {
+                last_call(world, Role::Probe(name.clone(), node));
+            }
         }
     }
 }
@@ -201,7 +207,7 @@ fn turn(world: &Arc<World>, number: u32) {
         let mut crowd = world.crowd();
         let crowd = &mut *crowd;
         let client = &mut crowd.clients[number as usize];
-        let last_call = matches!(client.role, Role::Probe(_) | Role::Inspect(..));
+        let last_call = matches!(client.role, Role::Probe(..) | Role::Inspect(..));
         if (crowd.stopping && !last_call) || client.until.is_some_and(|until| now >= until) {
             return;
         }
@@ -218,7 +224,10 @@ fn ask(world: &Arc<World>, number: u32, question: Exchange) {
         let mut crowd = world.crowd();
         crowd.under_way += 1;
         let client = &mut crowd.clients[number as usize];
-        let node = client.stream.below(u64::from(world.plan.nodes)) as u32;
+        let node = match client.role {
+            Role::Probe(_, node) => node,
+            _ => client.stream.below(u64::from(world.plan.nodes)) as u32,
+        };
         let patience = match client.role {
             Role::Merciless => world.plan.workload.timeout_ms / 10,
             _ => world.plan.workload.timeout_ms,
@@ -230,6 +239,7 @@ fn ask(world: &Arc<World>, number: u32, question: Exchange) {
         Exchange::Read(read, _) => Request::ReadStream(read.clone()),
         Exchange::Follow(read, _) => Request::ReadLog(read.clone()),
     };
+    let content = digest(&question);
     let call = {
         let mut history = world.history();
         history.calls.push(Call {
@@ -241,7 +251,7 @@ fn ask(world: &Arc<World>, number: u32, question: Exchange) {
         });
         history.calls.len() - 1
     };
-    world.note("asked", node, call as u64);
+    world.note("asked", node, content);
     world.send(Place::Clients, Place::Node(node), move |world| {
         let back = world.clone();
         let reply = move |response: Response| {
@@ -294,7 +304,7 @@ fn hear(world: &Arc<World>, call: usize, response: Option<Response>) {
         }
         (record.client, record.what.clone())
     };
-    world.note("answered", number, outcome_code(&what));
+    world.note("answered", number, digest(&what));
     let next = {
         let mut crowd = world.crowd();
         crowd.under_way -= 1;
@@ -350,7 +360,7 @@ fn react(world: &World, crowd: &mut Crowd, number: u32, what: Exchange) -> Next 
             }
             if settled {
                 return match client.role {
-                    Role::Probe(_) => {
+                    Role::Probe(..) => {
                         crowd.unfinished -= 1;
                         Next::Leave
                     }
@@ -361,7 +371,7 @@ fn react(world: &World, crowd: &mut Crowd, number: u32, what: Exchange) -> Next 
             let again = Exchange::Append(append, None);
             let unknown = matches!(answer, None | Some(Err(AppendError::Unknown)));
             match (&client.role, &answer) {
-                (Role::Probe(_), _) => Next::Again(200 * MS, again),
+                (Role::Probe(..), _) => Next::Again(200 * MS, again),
                 _ if crowd.stopping => Next::Leave,
                 (
                     _,
@@ -417,15 +427,32 @@ fn shared_number(stream: &StreamName) -> Option<usize> {
     stream.as_str().strip_prefix("player-")?.parse().ok()
 }
 
-/// A number for the trace that tells outcomes apart.
-fn outcome_code(what: &Exchange) -> u64 {
+/// A number for the trace that tells questions and answers apart.
+fn digest(what: &Exchange) -> u64 {
+    let mut hasher = DefaultHasher::new();
     match what {
-        Exchange::Append(_, None) | Exchange::Read(_, None) | Exchange::Follow(_, None) => 0,
-        Exchange::Append(_, Some(Ok(appended))) => 1 << 32 | appended.last,
-        Exchange::Append(_, Some(Err(error))) => 2 << 32 | error.outcome() as u64,
-        Exchange::Read(_, Some(Ok(slice))) => 3 << 32 | slice.events.len() as u64,
-        Exchange::Read(_, Some(Err(_))) => 4 << 32,
-        Exchange::Follow(_, Some(Ok(slice))) => 5 << 32 | slice.events.len() as u64,
-        Exchange::Follow(_, Some(Err(_))) => 6 << 32,
+        Exchange::Append(append, answer) => {
+            (append.id, answer.is_some()).hash(&mut hasher);
+            match answer {
+                Some(Ok(a)) => (a.first, a.last, a.time, a.epoch, a.repeated).hash(&mut hasher),
+                Some(Err(error)) => (error.outcome() as u64).hash(&mut hasher),
+                None => {}
+            }
+        }
+        Exchange::Read(read, answer) => {
+            (&read.stream, read.from, answer.is_some()).hash(&mut hasher);
+            if let Some(Ok(slice)) = answer {
+                slice.head.hash(&mut hasher);
+                slice.events.iter().for_each(|e| (e.revision, e.append).hash(&mut hasher));
+            }
+        }
+        Exchange::Follow(read, answer) => {
+            (read.shard, answer.is_some()).hash(&mut hasher);
+            if let Some(Ok(slice)) = answer {
+                slice.next.position.hash(&mut hasher);
+                slice.events.iter().for_each(|e| (e.revision, e.append).hash(&mut hasher));
+            }
+        }
     }
+    hasher.finish()
 }

@@ -106,7 +106,7 @@ faults! {
         /// The node's number.
         node: u32
     } = "pause",
-    /// All that a node sends and receives takes this many times as long.
+    /// All that a node sends and receives takes this many times as long, and its timers up to five times.
     Slow {
         /// The node's number.
         node: u32,
@@ -240,4 +240,20 @@ faults! {
         /// How many times the usual load.
         times: u32
     } = "retry-storm",
+}
+
+impl What {
+    /// The node or replica that it is about, if it is about one.
+    pub fn target(&self) -> Option<u32> {
+        match *self {
+            What::Crash { node }
+            | What::Drain { node }
+            | What::Pause { node }
+            | What::Slow { node, .. }
+            | What::ClockStep { node, .. }
+            | What::ClockDrift { node, .. } => Some(node),
+            What::ReplicaDown { replica } | What::ReplicaSlow { replica, .. } => Some(replica),
+            _ => None,
+        }
+    }
 }

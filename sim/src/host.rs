@@ -87,6 +87,8 @@ pub struct Host {
     pub inbox: Option<mpsc::UnboundedSender<Inbound>>,
     /// The process that runs.
     pub node: Option<Node<SimEnv>>,
+    /// How many processes it has started.
+    pub processes: u32,
     /// What all its processes have counted.
     pub stats: Arc<Stats>,
     /// Its clocks.
@@ -106,6 +108,7 @@ impl Host {
             runtime: None,
             inbox: None,
             node: None,
+            processes: 0,
             stats: Arc::default(),
             clocks: Clocks { local: 0, changed: 0, ppm: 0, ahead_us },
             stream,
@@ -154,6 +157,7 @@ async fn process(world: Arc<World>, number: u32) {
         let host = &mut hosts[number as usize];
         host.inbox = Some(door);
         host.node = Some(node.clone());
+        host.processes += 1;
     }
     world.note("started", number, 0);
     let mut calls = FuturesUnordered::new();

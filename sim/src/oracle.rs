@@ -131,8 +131,10 @@ pub struct Evidence {
     pub shards: Vec<ShardInfo>,
     /// Every record ever put, by shard, in order of position, trimmed ones too.
     pub logs: BTreeMap<ShardId, Vec<LogRecord>>,
-    /// What the store holds.
+    /// What the store holds: the newest of each row at any replica.
     pub store: StoreDump,
+    /// What every quorum of the store sees at the least: the second newest of each row.
+    pub surely: StoreDump,
     /// How the run came to rest.
     pub rest: Rest,
     /// Whether every message between nodes arrived once at the most. Then a *no* and a *busy* are exact.

@@ -22,6 +22,7 @@ use crate::{
     fault::{Fault, What},
     history::{Exchange, Nanos},
     host,
+    model::cassandra::QUORUM,
     oracle::{self, Evidence, Promise, Rest, Violation},
     plan::Plan,
     report::RunReport,
@@ -223,7 +224,11 @@ fn gather(world: &World, rest: Rest) -> Evidence {
     let history = std::mem::take(&mut *world.history());
     let repeats = |fault: &Fault| matches!(fault.what, What::Repeat { .. });
     let delivered_once = !world.plan.faults.iter().any(repeats);
-    Evidence { history, shards, logs, store: world.store().dump(), rest, delivered_once }
+    let (store, surely) = {
+        let store = world.store();
+        (store.dump(1), store.dump(QUORUM))
+    };
+    Evidence { history, shards, logs, store, surely, rest, delivered_once }
 }
 
 fn report(world: &World, evidence: &Evidence, violation: Option<Violation>) -> RunReport {

@@ -37,15 +37,7 @@ fn begin(world: &Arc<World>, number: usize, fault: &Fault) {
 }
 
 fn node_of(what: &What) -> u32 {
-    match *what {
-        What::Crash { node }
-        | What::Drain { node }
-        | What::Pause { node }
-        | What::Slow { node, .. }
-        | What::ClockStep { node, .. }
-        | What::ClockDrift { node, .. } => node,
-        _ => crate::trace::TraceEvent::NOWHERE,
-    }
+    what.target().unwrap_or(crate::trace::TraceEvent::NOWHERE)
 }
 
 /// What happens when a fault begins. The faults that work by [`Effects`](crate::model::effects::Effects)
@@ -88,7 +80,11 @@ fn strike(world: &Arc<World>, fault: &Fault) {
 /// Ends a fault, unless it has ended.
 fn end(world: &Arc<World>, number: usize, fault: &Fault) {
     let now = world.kernel.now();
-    world.end(number);
+    // Healing ends what is on; and what another fault still does to the same target, stays.
+    if !world.end(number) || world.is_on(&fault.what) {
+        return;
+    }
+    tracing::info!(fault = fault.what.kind(), what = ?fault.what, "fault ends");
     match fault.what {
         What::Crash { node } | What::Drain { node } => {
             if running(world, node, |_| {}) && fault.what.kind() == "drain" {
@@ -126,13 +122,27 @@ fn running(world: &Arc<World>, node: u32, then: impl FnOnce(madsim::task::NodeId
 }
 
 fn drain(world: &Arc<World>, number: u32) {
-    let node = world.hosts()[number as usize].node.clone();
+    let (node, process) = {
+        let hosts = world.hosts();
+        (hosts[number as usize].node.clone(), hosts[number as usize].processes)
+    };
     let Some(node) = node else { return };
     let here = world.clone();
     world.spawn(async move {
-        node.drain().await;
-        let same = here.hosts()[number as usize].node.is_some();
-        if same {
+        // A process that dies meanwhile never says that it is drained.
+        let gone = |world: &Arc<World>| {
+            let hosts = world.hosts();
+            let host = &hosts[number as usize];
+            host.processes != process || host.node.is_none()
+        };
+        let watch = async {
+            while !gone(&here) {
+                here.kernel.sleep(100 * MS).await;
+            }
+        };
+        let drained = node.drain();
+        futures::future::select(std::pin::pin!(drained), std::pin::pin!(watch)).await;
+        if !gone(&here) {
             host::kill(&here, number);
         }
     });

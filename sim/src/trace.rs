@@ -40,8 +40,8 @@ impl Trace {
     /// Adds an event.
     pub fn push(&mut self, event: TraceEvent) {
         self.count += 1;
-        let first = event.what.as_bytes().first().copied().unwrap_or_default();
-        let code = (event.what.len() as u64) << 8 | u64::from(first);
+        let mix = |code: u32, byte: u8| code.rotate_left(5) ^ u32::from(byte);
+        let code = u64::from(event.what.bytes().fold(0, mix));
         for word in [event.at, u64::from(event.node) << 32 | code, event.detail] {
             self.digest = (self.digest.rotate_left(23) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         }

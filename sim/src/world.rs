@@ -83,6 +83,8 @@ pub const RARE: &[&str] = &[
     "rows handed to a replica that was down",
     "writes that reached too few replicas",
     "work dropped by a replica",
+    "operations refused for too few replicas",
+    "operations refused by an overloaded store",
     "clients' unknown appends settled by a retry",
     "appends acknowledged while the crowd was there",
 ];
@@ -172,9 +174,23 @@ impl World {
         self.change(|active| active.push((number, fault)));
     }
 
-    /// A fault ends.
-    pub fn end(&self, number: usize) {
-        self.change(|active| active.retain(|(n, _)| *n != number));
+    /// A fault ends. Whether it was on.
+    pub fn end(&self, number: usize) -> bool {
+        let mut was_on = false;
+        self.change(|active| {
+            active.retain(|(n, _)| {
+                was_on |= *n == number;
+                *n != number
+            });
+        });
+        was_on
+    }
+
+    /// Whether a fault of this kind is on for the same target.
+    pub fn is_on(&self, what: &What) -> bool {
+        part(&self.active).faults.iter().any(|(_, fault)| {
+            fault.what.kind() == what.kind() && fault.what.target() == what.target()
+        })
     }
 
     fn change(&self, change: impl FnOnce(&mut Vec<(usize, Fault)>)) {

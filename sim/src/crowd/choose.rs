@@ -24,7 +24,7 @@ pub(super) fn decide(
         Role::Follow(shard, after) => {
             return Exchange::Follow(ReadLog { shard: *shard, after: after.clone() }, None);
         }
-        Role::Probe(name) => return append(plan, stream, name.clone(), Expected::Any),
+        Role::Probe(name, _) => return append(plan, stream, name.clone(), Expected::Any),
         Role::Inspect(names, from) => {
             // The list is never empty while this client works.
             let name = names.last().cloned().unwrap_or_else(|| shared[0].clone());

@@ -11,13 +11,15 @@
 //!
 //! Compare-and-set is in [`paxos`](crate::model::paxos).
 
+mod read;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use stormkeep_core::{
-    env::{EpochRow, NodeId, NodeRow, Row, StoreError, Token},
+    env::{NodeId, NodeRow, Row, StoreError, Token},
     event::RecordedEvent,
     shard::{Checkpoint, ShardId},
     stream::{Head, StreamName},
@@ -28,13 +30,15 @@ use crate::{
     model::{
         effects::{Effects, REPLICAS},
         links::sample,
-        paxos::{Ballot, PaxosRow},
+        paxos::PaxosRow,
     },
     oracle::StoreDump,
     plan::StoreKnobs,
     rng::Stream,
     world::{MS, Reply, World},
 };
+
+pub use read::{Epochs, Find, Query, read};
 
 /// Replicas that must confirm.
 pub const QUORUM: usize = 2;
@@ -168,7 +172,13 @@ impl Cassandra {
 
     /// Queues the work of so many rows at a replica, and says how long until it is done. `None`: it drops
     /// what would wait longer than anybody waits for it, as Cassandra drops expired mutations and reads.
-    fn work(&mut self, number: u32, now: Nanos, rows: usize, effects: &Effects) -> Option<Nanos> {
+    pub(super) fn work(
+        &mut self,
+        number: u32,
+        now: Nanos,
+        rows: usize,
+        effects: &Effects,
+    ) -> Option<Nanos> {
         let cost = rows as u64 * self.knobs.row_us * 1000 * effects.store_overload;
         let replica = &mut self.replicas[number as usize];
         let wait = replica.busy_until.saturating_sub(now);
@@ -196,14 +206,17 @@ impl Cassandra {
         (ready.count() < need).then_some(StoreError::Busy)
     }
 
-    /// What all replicas together hold: the newest cell of each row.
-    pub fn dump(&self) -> StoreDump {
-        let mut rows = Rows::new();
-        for replica in &self.replicas {
-            for (key, cell) in &replica.rows {
-                reconcile(&mut rows, key, cell);
-            }
+    /// What the replicas hold: of each row the `nth` newest cell, counted from 1; the row is left out if
+    /// fewer replicas have it.
+    pub fn dump(&self, nth: usize) -> StoreDump {
+        let mut cells: BTreeMap<&Key, Vec<&Cell>> = BTreeMap::new();
+        for (key, cell) in self.replicas.iter().flat_map(|replica| &replica.rows) {
+            cells.entry(key).or_default().push(cell);
         }
+        let rows = cells.into_iter().filter_map(|(key, mut cells)| {
+            cells.sort_unstable_by(|a, b| b.cmp(a));
+            cells.get(nth - 1).map(|cell| (key.clone(), (*cell).clone()))
+        });
         let mut dump = StoreDump::default();
         for (key, cell) in rows {
             match (key, cell.value) {
@@ -222,10 +235,12 @@ impl Cassandra {
         dump
     }
 
-    /// The checkpoint of a shard as a quorum would see it at the best.
+    /// The checkpoint of a shard as every quorum sees it at the least: the second newest.
     pub fn checkpoint(&self, shard: ShardId) -> Checkpoint {
-        let cells = self.replicas.iter().filter_map(|r| r.rows.get(&Key::Checkpoint(shard)));
-        match cells.max().map(|cell| &cell.value) {
+        let cells = self.replicas.iter().map(|r| r.rows.get(&Key::Checkpoint(shard)));
+        let mut cells: Vec<Option<&Cell>> = cells.collect();
+        cells.sort();
+        match cells[cells.len() - QUORUM].map(|cell| &cell.value) {
             Some(Value::Checkpoint(at)) => at.clone(),
             _ => Checkpoint::default(),
         }
@@ -246,6 +261,16 @@ fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Whether a coordinator refuses an operation at once; counted.
+fn refused(world: &World, need: usize, effects: &Effects) -> Option<StoreError> {
+    let error = world.store().refuses(world.kernel.now(), need, effects)?;
+    world.rare(match error {
+        StoreError::Unavailable => "operations refused for too few replicas",
+        _ => "operations refused by an overloaded store",
+    });
+    Some(error)
+}
+
 /// Writes rows at a quorum.
 pub fn write(
     world: &Arc<World>,
@@ -253,7 +278,7 @@ pub fn write(
     reply: Reply<Result<(), StoreError>>,
 ) {
     let effects = world.effects();
-    if let Some(error) = world.store().refuses(world.kernel.now(), QUORUM, &effects) {
+    if let Some(error) = refused(world, QUORUM, &effects) {
         return reply.send(world, Err(error));
     }
     let shared = Arc::new(heard_by(reply));
@@ -319,7 +344,9 @@ fn arrive(
             let effects = here.effects();
             store.hop(number, &effects, effects.replica_lose)
         };
-        here.note("stored", number, rows.len() as u64);
+        let stamps = rows.iter().map(|(_, cell)| cell.timestamp);
+        let mixed = stamps.fold(rows.len() as u64, |mix, stamp| mix.rotate_left(7) ^ stamp);
+        here.note("stored", number, mixed);
         let Some(delay) = ack else { return };
         let there = here.clone();
         here.kernel.after(delay, move || {
@@ -330,154 +357,6 @@ fn arrive(
             {
                 reply.send(&there, Ok(()));
             }
-        });
-    });
-}
-
-/// What a read asks of each replica, and makes of the answers.
-pub trait Query: Send + Sync + 'static {
-    /// What one replica answers.
-    type Answer: Send + 'static;
-    /// What the answers come to.
-    type Outcome: Send + 'static;
-
-    /// One replica's answer, and how many rows it had to touch.
-    fn ask(&self, replica: &Replica) -> (Self::Answer, usize);
-
-    /// What the answers come to; `replica, answer`.
-    fn finish(&self, world: &Arc<World>, answers: Vec<(u32, Self::Answer)>) -> Self::Outcome;
-}
-
-/// Rows of the plain tables: the newest cell of each.
-pub struct Find {
-    /// Finds rows at a replica.
-    pub find: Box<dyn Fn(&Rows) -> Rows + Send + Sync>,
-}
-
-impl Query for Find {
-    type Answer = Rows;
-    type Outcome = Rows;
-
-    fn ask(&self, replica: &Replica) -> (Rows, usize) {
-        let rows = (self.find)(&replica.rows);
-        let touched = rows.len().max(1);
-        (rows, touched)
-    }
-
-    fn finish(&self, world: &Arc<World>, answers: Vec<(u32, Rows)>) -> Rows {
-        let mut merged = Rows::new();
-        for (key, cell) in answers.iter().flat_map(|(_, rows)| rows) {
-            reconcile(&mut merged, key, cell);
-        }
-        if answers.len() >= QUORUM && world.plan.store.read_repair {
-            let mut store = world.store();
-            for (number, seen) in &answers {
-                for (key, cell) in &merged {
-                    if seen.get(key) != Some(cell)
-                        && reconcile(&mut store.replica(*number).rows, key, cell)
-                    {
-                        world.rare("rows repaired by a read");
-                    }
-                }
-            }
-        }
-        merged
-    }
-}
-
-/// Rows of compare-and-set, as a plain read sees them: the newest commit of each.
-pub struct Epochs(pub Vec<ShardId>);
-
-impl Query for Epochs {
-    type Answer = Vec<(Ballot, EpochRow)>;
-    type Outcome = Vec<EpochRow>;
-
-    fn ask(&self, replica: &Replica) -> (Self::Answer, usize) {
-        let committed = |shard: &ShardId| match replica.paxos.get(shard) {
-            Some(row) => row.committed(),
-            None => (0, EpochRow::vacant(*shard)),
-        };
-        (self.0.iter().map(committed).collect(), self.0.len())
-    }
-
-    fn finish(&self, _: &Arc<World>, answers: Vec<(u32, Self::Answer)>) -> Vec<EpochRow> {
-        let newest = |n: usize| answers.iter().map(|(_, rows)| rows[n]).max_by_key(|row| row.0);
-        (0..self.0.len()).filter_map(newest).map(|(_, row)| row).collect()
-    }
-}
-
-/// Reads from `need` replicas.
-pub fn read<Q: Query>(
-    world: &Arc<World>,
-    need: usize,
-    query: Arc<Q>,
-    reply: Reply<Result<Q::Outcome, StoreError>>,
-) {
-    let effects = world.effects();
-    if let Some(error) = world.store().refuses(world.kernel.now(), need, &effects) {
-        return reply.send(world, Err(error));
-    }
-    let (mut order, draw) = {
-        let mut store = world.store();
-        (store.up(&effects), store.draw())
-    };
-    let turn = (draw % order.len() as u64) as usize;
-    order.rotate_left(turn);
-    let spare = order.split_off(need.min(order.len()));
-    let reading = Arc::new(Reading { need, query, heard: heard_by(reply) });
-    for number in order {
-        ask(world, number, &reading);
-    }
-    if let Some(number) = spare.first().copied() {
-        let here = world.clone();
-        world.kernel.after(SPECULATE_AFTER, move || {
-            if lock(&reading.heard).reply.is_some() {
-                ask(&here, number, &reading);
-            }
-        });
-    }
-}
-
-struct Reading<Q: Query> {
-    need: usize,
-    query: Arc<Q>,
-    heard: Mutex<Heard<Q::Answer, Q::Outcome>>,
-}
-
-fn ask<Q: Query>(world: &Arc<World>, number: u32, reading: &Arc<Reading<Q>>) {
-    let effects = world.effects();
-    let hop = world.store().hop(number, &effects, effects.replica_lose);
-    let Some(delay) = hop else {
-        return world.struck("replica-lose");
-    };
-    let (here, reading) = (world.clone(), reading.clone());
-    world.kernel.after(delay, move || {
-        let effects = here.effects();
-        if effects.replicas_down.contains(&number) {
-            return here.struck("replica-down");
-        }
-        let (answer, back) = {
-            let mut store = here.store();
-            let (answer, rows) = reading.query.ask(&store.replicas[number as usize]);
-            let work = store.work(number, here.kernel.now(), rows, &effects);
-            let Some(work) = work else { return here.rare("work dropped by a replica") };
-            let hop = store.hop(number, &effects, effects.replica_lose);
-            (answer, hop.map(|hop| work + hop))
-        };
-        let Some(back) = back else { return here.struck("replica-lose") };
-        let there = here.clone();
-        here.kernel.after(back, move || {
-            let (reply, answers) = {
-                let mut heard = lock(&reading.heard);
-                heard.answers.push((number, answer));
-                if heard.answers.len() < reading.need {
-                    return;
-                }
-                let Some(reply) = heard.reply.take() else { return };
-                (reply, std::mem::take(&mut heard.answers))
-            };
-            let outcome = reading.query.finish(&there, answers);
-            reply.send(&there, Ok(outcome));
         });
     });
 }

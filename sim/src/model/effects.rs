@@ -109,7 +109,7 @@ impl Effects {
             What::StoreOverload { times } => {
                 self.store_overload = self.store_overload.max(u64::from(times));
             }
-            // These happen to nodes, clocks, shards and clients: see `faults.rs` and `crowd.rs`.
+            // These happen to nodes, clocks, shards and clients: see `schedule.rs` and `crowd.rs`.
             What::Crash { .. }
             | What::Drain { .. }
             | What::Pause { .. }

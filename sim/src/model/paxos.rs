@@ -81,9 +81,9 @@ async fn decide(
     update: impl Fn(EpochRow) -> Option<EpochRow>,
 ) -> Result<EpochRow, StoreError> {
     for _ in 0..8 {
-        // Ballots grow with time, and no two coordinators draw the same.
+        // Ballots grow with time. Two that are equal do no harm: a replica promises each but once.
         let ballot = (world.kernel.now() / 1000) << 16 | (world.store().draw() & 0xffff);
-        let promises = ask_all(world, true, move |world, number| {
+        let promises = ask_all(world, move |world, number| {
             on(world, number, shard, |row| {
                 let newer = ballot > row.promised;
                 if newer {
@@ -132,7 +132,7 @@ async fn propose(
     ballot: Ballot,
     update: Option<EpochRow>,
 ) -> Result<(), StoreError> {
-    let accepted = ask_all(world, true, move |world, number| {
+    let accepted = ask_all(world, move |world, number| {
         on(world, number, shard, |row| {
             let current = ballot >= row.promised;
             if current {
@@ -152,7 +152,7 @@ async fn commit(
     ballot: Ballot,
     update: EpochRow,
 ) -> Result<(), StoreError> {
-    let done = ask_all(world, true, move |world, number| {
+    let done = ask_all(world, move |world, number| {
         on(world, number, shard, |row| {
             row.commit(ballot, update);
             Some(())
@@ -179,10 +179,8 @@ struct Votes<T> {
 }
 
 /// Asks every replica and waits for a quorum that agrees. `Busy`: a quorum cannot agree any more.
-/// `swap`: whether the messages belong to a compare-and-set, and may get lost as such.
 fn ask_all<T: Send + 'static, F>(
     world: &Arc<World>,
-    swap: bool,
     step: F,
 ) -> impl Future<Output = Result<Vec<T>, StoreError>> + Send + use<T, F>
 where
@@ -192,13 +190,8 @@ where
     let votes = Arc::new(Mutex::new(Votes { yes: Vec::new(), no: 0, waker: None, late: false }));
     let step = Arc::new(step);
     let up = REPLICAS as usize - effects.replicas_down.len().min(REPLICAS as usize);
-    let lose =
-        if swap { effects.replica_lose.max(effects.swap_lose) } else { effects.replica_lose };
-    let kind = if swap && effects.swap_lose >= effects.replica_lose {
-        "swap-lose"
-    } else {
-        "replica-lose"
-    };
+    let lose = effects.replica_lose.max(effects.swap_lose);
+    let kind = if effects.swap_lose >= effects.replica_lose { "swap-lose" } else { "replica-lose" };
     for number in (0..REPLICAS).filter(|n| !effects.replicas_down.contains(n)) {
         let Some(delay) = world.store().hop(number, &effects, lose) else {
             world.struck(kind);
@@ -210,11 +203,13 @@ where
             if effects.replicas_down.contains(&number) {
                 return;
             }
+            let work = here.store().work(number, here.kernel.now(), 1, &effects);
+            let Some(work) = work else { return here.rare("work dropped by a replica") };
             let vote = step(&here, number);
             let Some(delay) = here.store().hop(number, &effects, lose) else {
                 return here.struck(kind);
             };
-            here.kernel.after(delay, move || {
+            here.kernel.after(work + delay, move || {
                 let mut votes = votes.lock().unwrap_or_else(PoisonError::into_inner);
                 match vote {
                     Some(vote) => votes.yes.push(vote),

@@ -18,7 +18,7 @@ use stormkeep_core::{
 };
 
 use super::{
-    Promise, Violation, broken,
+    Promise, StoreDump, Violation, broken,
     judged::{At, Judged},
 };
 
@@ -26,19 +26,23 @@ pub(super) fn check(judged: &Judged<'_>) -> Vec<Violation> {
     let mut found = Vec::new();
     let mut report =
         |expected, seen| found.push(broken(Promise::Faithful, judged.end, expected, seen));
-    let reach = checkpoints(judged, &mut report);
-    events(judged, &reach, &mut report);
-    heads(judged, &reach, &mut report);
+    // What any replica holds may not be wrong; what every quorum sees may not be incomplete.
+    for store in [&judged.evidence.store, &judged.evidence.surely] {
+        let reach = checkpoints(judged, store, &mut report);
+        events(judged, store, &reach, &mut report);
+        heads(judged, store, &reach, &mut report);
+    }
     found
 }
 
 /// How many records of each shard's log are folded, as its checkpoint says.
 fn checkpoints(
     judged: &Judged<'_>,
+    store: &StoreDump,
     report: &mut impl FnMut(String, String),
 ) -> BTreeMap<ShardId, usize> {
     let mut reach = BTreeMap::new();
-    for (id, at) in &judged.evidence.store.checkpoints {
+    for (id, at) in &store.checkpoints {
         let closed = judged.shard(*id).is_some_and(|info| info.closed);
         let agreed = match judged.fold.shards.get(id) {
             Some(shard) => shard.agree(at, closed),
@@ -57,11 +61,12 @@ fn checkpoints(
 /// Walks the rows of the store and the events of the fold side by side.
 fn events(
     judged: &Judged<'_>,
+    store: &StoreDump,
     reach: &BTreeMap<ShardId, usize>,
     report: &mut impl FnMut(String, String),
 ) {
     let fold = &judged.fold;
-    let mut rows = judged.evidence.store.events.iter().peekable();
+    let mut rows = store.events.iter().peekable();
     for (name, stream) in &fold.names {
         surplus(&mut rows, |other| other < name, report);
         let stream = &fold.streams[*stream];
@@ -117,11 +122,12 @@ fn surplus<'e>(
 
 fn heads(
     judged: &Judged<'_>,
+    store: &StoreDump,
     reach: &BTreeMap<ShardId, usize>,
     report: &mut impl FnMut(String, String),
 ) {
     let fold = &judged.fold;
-    let heads = &judged.evidence.store.heads;
+    let heads = &store.heads;
     for (name, head) in heads {
         let stream = fold.names.get(name).copied();
         if stream.is_some_and(|stream| !fold.streams[stream].orderly) {
@@ -277,5 +283,14 @@ mod tests {
         let mut case = folded();
         case.fence(0, 2);
         assert!(case.seen(check).contains("1 more records follow"));
+    }
+
+    #[test]
+    fn a_row_that_some_quorum_does_not_see_is_found() {
+        let mut case = folded();
+        case.evidence.surely = case.evidence.store.clone();
+        assert_eq!(case.seen(check), "");
+        case.evidence.surely.events.remove(&(name("a-1"), 3));
+        assert!(case.seen(check).contains("a-1"));
     }
 }
