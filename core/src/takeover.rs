@@ -89,6 +89,7 @@ impl<E: Env> Takeover<'_, E> {
     /// Ends the epoch of a closed shard. A plain read would not do: what it sees at one replica, the next
     /// epoch check may not see at two others.
     async fn disown(&self, parent: ShardId) {
+        let mut backoff = Backoff::new(self.config);
         loop {
             let row = self.until_answered(|| self.env.store().epoch_settled(parent)).await;
             if row.owner.is_none() {
@@ -100,6 +101,7 @@ impl<E: Env> Takeover<'_, E> {
                 self.stats.count(Counter::ParentsDisowned);
                 return;
             }
+            backoff.pause(self.env.clock()).await;
         }
     }
 
