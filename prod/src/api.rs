@@ -1,0 +1,1 @@
+//! The APIs: gRPC as the clients of KurrentDB speak it, and HTTP with JSON, on one port.

@@ -1,0 +1,1 @@
+//! One machine: a log and a store on local disk.

@@ -1,0 +1,2 @@
+//! The `stormkeep` command.
+fn main() {}
