@@ -66,11 +66,26 @@ enum Owner {
     Nowhere,
 }
 
+/// What is asked of an owner.
+enum Question {
+    Append(Append),
+    Read(ReadStream),
+}
+
 /// What one try came to.
 enum Try<T> {
     Done(T),
     /// Not the owner, surely; ask this one, or look again.
     Redirect(Option<NodeId>),
+}
+
+impl<T> Try<T> {
+    fn map<R>(self, of: impl FnOnce(T) -> R) -> Try<R> {
+        match self {
+            Try::Done(answer) => Try::Done(of(answer)),
+            Try::Redirect(hint) => Try::Redirect(hint),
+        }
+    }
 }
 
 impl<E: Env> Gateway<E> {
@@ -97,24 +112,16 @@ impl<E: Env> Gateway<E> {
         origin: Origin,
     ) -> Result<Appended, AppendError> {
         limits::check(&append)?;
-        let key = append.stream.key();
-        let answer = self
-            .at_owner(key, timeout, origin, async |owner, left| match owner {
-                Owner::Here(owner) => self.append_here(owner, append.clone(), left).await,
-                Owner::At(node) => self.append_at(node, append.clone(), left).await,
-                Owner::Nowhere => Try::Redirect(None),
-            })
-            .await;
-        match answer {
-            Ok(result) => {
-                if let Ok(appended) = &result {
-                    self.answered(appended);
-                }
-                result
-            }
+        let question = Question::Append(append);
+        let answer = match self.at_owner(&question, timeout, origin).await {
+            Ok(Response::Append(answer)) => answer,
             Err(hint) if origin == Origin::Peer => Err(AppendError::NotOwner { hint }),
-            Err(_) => Err(AppendError::Unavailable),
+            Ok(_) | Err(_) => Err(AppendError::Unavailable),
+        };
+        if let Ok(appended) = &answer {
+            self.answered(appended);
         }
+        answer
     }
 
     async fn append_here(
@@ -167,17 +174,10 @@ impl<E: Env> Gateway<E> {
                 None => Err(ReadError::Unavailable),
             };
         }
-        let answer = self
-            .at_owner(read.stream.key(), timeout, origin, async |owner, left| match owner {
-                Owner::Here(owner) => self.read_here(owner, &read, left).await,
-                Owner::At(node) => self.read_at(node, &read, left).await,
-                Owner::Nowhere => Try::Redirect(None),
-            })
-            .await;
-        match answer {
-            Ok(result) => result,
+        match self.at_owner(&Question::Read(read), timeout, origin).await {
+            Ok(Response::ReadStream(answer)) => answer,
             Err(hint) if origin == Origin::Peer => Err(ReadError::NotOwner { hint }),
-            Err(_) => Err(ReadError::Unavailable),
+            Ok(_) | Err(_) => Err(ReadError::Unavailable),
         }
     }
 
@@ -320,15 +320,37 @@ impl<E: Env> Gateway<E> {
         Ok(LogSlice { events, next: reader.checkpoint().clone() })
     }
 
-    /// Tries at the owner of a key until one answers or the time is over. `Err`: no owner answered; the
-    /// last hint.
-    async fn at_owner<T>(
+    /// One try of a question at an owner.
+    async fn attempt(&self, question: &Question, owner: Owner, left: Duration) -> Try<Response> {
+        match (question, owner) {
+            (_, Owner::Nowhere) => Try::Redirect(None),
+            (Question::Append(append), Owner::Here(owner)) => {
+                self.append_here(owner, append.clone(), left).await.map(Response::Append)
+            }
+            (Question::Append(append), Owner::At(node)) => {
+                self.append_at(node, append.clone(), left).await.map(Response::Append)
+            }
+            (Question::Read(read), Owner::Here(owner)) => {
+                self.read_here(owner, read, left).await.map(Response::ReadStream)
+            }
+            (Question::Read(read), Owner::At(node)) => {
+                self.read_at(node, read, left).await.map(Response::ReadStream)
+            }
+        }
+    }
+
+    /// Tries at the owner of the stream's shard until one answers or the time is over. `Err`: no owner answered;
+    /// the last hint.
+    async fn at_owner(
         &self,
-        key: u128,
+        question: &Question,
         timeout: Duration,
         origin: Origin,
-        attempt: impl AsyncFn(Owner, Duration) -> Try<T>,
-    ) -> Result<T, Option<NodeId>> {
+    ) -> Result<Response, Option<NodeId>> {
+        let key = match question {
+            Question::Append(append) => append.stream.key(),
+            Question::Read(read) => read.stream.key(),
+        };
         let clock = self.env.clock();
         let deadline = clock.elapsed() + timeout;
         let mut backoff = Backoff::new(&self.config);
@@ -340,7 +362,7 @@ impl<E: Env> Gateway<E> {
             if left.is_zero() {
                 return Err(None);
             }
-            let hint = match attempt(owner, left).await {
+            let hint = match self.attempt(question, owner, left).await {
                 Try::Done(answer) => return Ok(answer),
                 Try::Redirect(hint) => hint,
             };

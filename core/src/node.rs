@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use futures::channel::mpsc;
+use futures::{FutureExt, channel::mpsc, future::BoxFuture};
 use tracing::{debug, info};
 
 use crate::{
@@ -87,13 +87,15 @@ impl<E: Env> Node<E> {
     }
 
     /// Answers a client's request within `timeout`, wherever its owner is.
-    pub async fn handle(&self, request: Request, timeout: Duration) -> Response {
-        self.inner.gateway.handle(request, timeout, Origin::Client).await
+    pub fn handle(&self, request: Request, timeout: Duration) -> BoxFuture<'static, Response> {
+        let inner = self.inner.clone();
+        async move { inner.gateway.handle(request, timeout, Origin::Client).await }.boxed()
     }
 
     /// Answers a peer's request within `timeout`, or says that this node is not the owner.
-    pub async fn serve(&self, request: Request, timeout: Duration) -> Response {
-        self.inner.gateway.handle(request, timeout, Origin::Peer).await
+    pub fn serve(&self, request: Request, timeout: Duration) -> BoxFuture<'static, Response> {
+        let inner = self.inner.clone();
+        async move { inner.gateway.handle(request, timeout, Origin::Peer).await }.boxed()
     }
 
     /// Gives all shards back, finishing what is under way. Returns when none is left.

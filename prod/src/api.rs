@@ -1,1 +1,3 @@
 //! The APIs: gRPC as the clients of KurrentDB speak it, and HTTP with JSON, on one port.
+
+pub mod listen;

@@ -1,5 +1,8 @@
 //! Stormkeep, deployed: the adapters that store events for real, the APIs, and the commands.
 
 pub mod api;
-pub mod command;
-pub mod disk;
+pub mod clock;
+pub mod filter;
+pub mod follow;
+pub mod page;
+pub mod service;
