@@ -98,7 +98,7 @@ impl<E: Env> Node<E> {
         async move { inner.gateway.handle(request, timeout, Origin::Peer).await }.boxed()
     }
 
-    /// Gives all shards back, finishing what is under way. Returns when none is left.
+    /// Gives all shards back, finishing what is under way. Returns when none is left; the node then takes none any more.
     pub async fn drain(&self) {
         self.inner.work().draining = true;
         while !self.inner.work().owned.is_empty() {
@@ -119,7 +119,13 @@ impl<E: Env> Node<E> {
 }
 
 impl<E: Env> Inner<E> {
-    /// Gives signs of life, and decides about shards, for ever.
+    /// Whether this node was drained and has nothing to do any more.
+    fn has_left(&self) -> bool {
+        let work = self.work();
+        work.draining && work.owned.is_empty() && work.folds.is_empty()
+    }
+
+    /// Gives signs of life, and decides about shards, until it is drained.
     async fn live(self: Arc<Self>) {
         let mut leases = Leases::new(self.me, self.config.dead_after, self.config.take_grace);
         let mut beat = 0;
@@ -127,6 +133,9 @@ impl<E: Env> Inner<E> {
             beat += 1;
             if let Err(error) = self.tick(&mut leases, beat).await {
                 debug!(node = %self.me.0, %error, "no look at the cluster this time");
+            }
+            if self.has_left() {
+                return;
             }
             // Between three and five quarters, so that nodes do not march in step.
             let quarter = self.config.heartbeat.as_micros() as u64 / 4;

@@ -1,6 +1,6 @@
 //! One machine: the whole system in one process, on a log and a store in a directory.
 
-use std::{convert::Infallible, io, path::Path, sync::Arc, time::Duration};
+use std::{convert::Infallible, path::Path, sync::Arc, time::Duration};
 
 use stormkeep_core::{
     Config, Node, Stats,
@@ -10,8 +10,8 @@ use stormkeep_core::{
 
 use crate::{
     clock::TokioClock,
-    disk::{self, DiskLog, DiskStore},
-    service::Service,
+    disk::{self, Disk, DiskLog, DiskStore, OpenError, State},
+    service::{Health, Service},
 };
 
 /// The only node.
@@ -55,6 +55,57 @@ impl Env for Embedded {
 
     fn clock(&self) -> &TokioClock {
         &self.clock
+    }
+}
+
+/// A machine that runs: its files, and what it offers.
+pub struct Machine {
+    disk: Disk,
+    service: Service<Embedded>,
+}
+
+impl Machine {
+    /// Opens a data directory and starts the one node. Call it within a tokio runtime.
+    pub fn start(path: &Path, options: &disk::Options) -> Result<Machine, OpenError> {
+        let disk = disk::open(path, options)?;
+        let env =
+            Embedded { log: disk.log.clone(), store: disk.store.clone(), clock: TokioClock::new() };
+        let stats = Arc::new(Stats::default());
+        let node = Node::start(env, NODE, config(), stats.clone());
+        let health = disk.health.clone();
+        let health: Health = Arc::new(move || match health.state() {
+            State::Well => Ok(()),
+            State::NearlyFull(reason) | State::Failed(reason) => Err(reason),
+        });
+        let service = Service::new(node, stats, disk.directory.shards().len(), health);
+        Ok(Machine { disk, service })
+    }
+
+    /// What it offers.
+    pub fn service(&self) -> &Service<Embedded> {
+        &self.service
+    }
+
+    /// Its files.
+    pub fn disk(&self) -> &Disk {
+        &self.disk
+    }
+
+    /// Finishes what is under way and closes the files. The service must not be used any more.
+    pub async fn stop(self) -> std::io::Result<()> {
+        self.service.close();
+        self.service.drain().await;
+        self.disk.close()?;
+        let store = Arc::downgrade(&self.disk.store);
+        drop(self);
+        // The node's tasks end by themselves, and the last one gives the directory free.
+        for _ in 0..1000 {
+            if store.strong_count() == 0 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        Ok(())
     }
 }
 

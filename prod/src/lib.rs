@@ -2,6 +2,8 @@
 
 pub mod api;
 pub mod clock;
+pub mod disk;
+pub mod embedded;
 pub mod filter;
 pub mod follow;
 pub mod page;
