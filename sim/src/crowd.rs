@@ -26,7 +26,7 @@ use crate::{
 use digest::digest;
 use react::{Next, react};
 
-pub use last_calls::{inspect, overlook, probe};
+pub use last_calls::{inspect, last_words, overlook, probe};
 
 /// What a client is for.
 #[derive(Debug, Clone)]

@@ -38,6 +38,22 @@ pub fn inspect(world: &Arc<World>, count_max: usize) {
     }
 }
 
+/// What those who read at the end still wait for, a line each.
+pub fn last_words(world: &Arc<World>) -> Vec<String> {
+    let crowd = world.crowd();
+    let words = crowd.clients.iter().filter_map(|client| match &client.role {
+        Role::Inspect(names, from) => {
+            let name = names.last()?;
+            Some(format!("{name} cannot be read from revision {from} on"))
+        }
+        Role::Overlook { node, at, goal } if at <= goal => {
+            Some(format!("n{node}: all events end at {at}, and the last append is at {goal}"))
+        }
+        _ => None,
+    });
+    words.collect()
+}
+
 fn last_call(world: &Arc<World>, role: Role) {
     let client = {
         let mut crowd = world.crowd();
