@@ -10,6 +10,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .bytes(".")
         .btree_map(".")
         .emit_rerun_if_changed(false)
+        .include_file("proto.rs")
         .compile_fds(descriptors)?;
     Ok(())
 }

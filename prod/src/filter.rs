@@ -112,7 +112,10 @@ mod tests {
         let filter = Filter::prefixes(Subject::StreamName, prefixes).unwrap();
         assert!(filter.passes("order-1") && filter.passes("cart-"));
         assert!(!filter.passes("cart") && !filter.passes("my-order-1"));
-        assert_eq!(Filter::prefixes(Subject::StreamName, vec![]).unwrap_err(), InvalidFilter::Empty);
+        assert_eq!(
+            Filter::prefixes(Subject::StreamName, vec![]).unwrap_err(),
+            InvalidFilter::Empty
+        );
         let many = vec![String::new(); 1001];
         let error = Filter::prefixes(Subject::StreamName, many).unwrap_err();
         assert_eq!(error, InvalidFilter::TooManyPrefixes(1001));

@@ -21,12 +21,12 @@
 //! Every call is bounded by its `grpc-timeout`, or by ten seconds. What a client is sent is made when it can take it:
 //! one that reads slowly costs a page, and one that sends too much is told so before it is held.
 
-use std::{convert::Infallible, sync::Arc};
+use std::sync::Arc;
 
 use axum::{Router, body::Body, response::IntoResponse};
 use http::{HeaderMap, HeaderValue, Request, Response, Uri, header};
 use stormkeep_core::{env::Env, limits::ENTRY_BYTES_MAX};
-use tower::{Service as _, ServiceExt, service_fn};
+use tower::{ServiceExt, service_fn};
 
 use crate::service::Service;
 
@@ -73,14 +73,14 @@ pub fn routes<E: Env>(service: Service<E>) -> Router {
     router = router.route_service(&path, features);
     // What it answers depends on the address that was asked.
     let gossip = service_fn(move |mut request: Request<Body>| {
-        let mut gossip = gossip.clone();
+        let gossip = gossip.clone();
         let asked = request.uri().authority().map(|a| a.as_str().to_owned());
         let asked = asked.or_else(|| {
             let host = request.headers().get(header::HOST)?;
             host.to_str().ok().map(str::to_owned)
         });
         request.extensions_mut().insert(info::Asked(Arc::from(asked.unwrap_or_default())));
-        async move { Ok::<_, Infallible>(gossip.ready().await?.call(request).await?.into_response()) }
+        async move { gossip.oneshot(request).await.map(IntoResponse::into_response) }
     });
     router.route_service(&format!("/{}/{}", info::GOSSIP, info::GOSSIP_METHOD), gossip)
 }

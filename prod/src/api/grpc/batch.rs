@@ -4,11 +4,7 @@
 //! are only driven while the client takes answers, so one that sends and never reads holds up itself alone. An append
 //! that is refused does not end the others.
 
-use std::{
-    collections::HashMap,
-    future::Future,
-    pin::Pin,
-};
+use std::{collections::HashMap, future::Future, pin::Pin};
 
 use futures::{Stream, StreamExt, stream, stream::FuturesUnordered};
 use stormkeep_core::{
@@ -94,16 +90,17 @@ pub(crate) fn batch<E: Env>(
 impl<E: Env> Session<E> {
     async fn next(&mut self) -> Result<Option<BatchAppendResp>, Status> {
         loop {
+            if self.requests.is_none() && self.in_flight.is_empty() {
+                return Ok(None);
+            }
             let may_read = self.in_flight.len() < IN_FLIGHT_MAX;
+            let requests = &mut self.requests;
             let message = async {
-                match &mut self.requests {
+                match requests {
                     Some(requests) if may_read => requests.message().await,
                     _ => std::future::pending().await,
                 }
             };
-            if self.requests.is_none() && self.in_flight.is_empty() {
-                return Ok(None);
-            }
             let message = tokio::select! {
                 biased;
                 Some(answer) = self.in_flight.next() => return Ok(Some(answer)),
@@ -150,9 +147,7 @@ fn resp(
     appended: Result<Appended, Trouble>,
 ) -> BatchAppendResp {
     let result = match appended {
-        Ok(appended) => {
-            batch_append_resp::Result::Success(response::batch_appended(&appended))
-        }
+        Ok(appended) => batch_append_resp::Result::Success(response::batch_appended(&appended)),
         Err(trouble) => batch_append_resp::Result::Error(trouble.batch_error(stream.as_str())),
     };
     BatchAppendResp {
@@ -215,7 +210,8 @@ impl Parts {
         self.bytes += partial.events.bytes();
         self.partial.insert(id, Some(partial));
         if self.bytes > PARTIAL_BYTES_MAX {
-            let why = format!("more than {PARTIAL_BYTES_MAX} bytes of appends are not finished yet");
+            let why =
+                format!("more than {PARTIAL_BYTES_MAX} bytes of appends are not finished yet");
             return Err(Trouble::invalid("is_final", why));
         }
         Ok(Taken::More)
@@ -223,7 +219,8 @@ impl Parts {
 
     fn begin(&self, part: &BatchAppendReq) -> Result<Partial, Trouble> {
         let correlation = part.correlation_id.clone();
-        let correlation = correlation.ok_or_else(|| Trouble::invalid("correlation_id", "missing"))?;
+        let correlation =
+            correlation.ok_or_else(|| Trouble::invalid("correlation_id", "missing"))?;
         let options = part.options.as_ref();
         let options = options.ok_or_else(|| {
             Trouble::invalid("options", "missing: the first part of an append must have them")

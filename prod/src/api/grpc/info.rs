@@ -8,9 +8,7 @@ use tonic::{Request, Response, Status};
 use super::{
     proto::event_store::client::{
         Empty, Uuid,
-        gossip::{
-            ClusterInfo, EndPoint, MemberInfo, gossip_server, member_info::VNodeState,
-        },
+        gossip::{ClusterInfo, EndPoint, MemberInfo, gossip_server, member_info::VNodeState},
         server_features::{SupportedMethod, SupportedMethods, server_features_server},
         uuid,
     },

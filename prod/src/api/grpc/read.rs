@@ -141,7 +141,9 @@ impl<E: Env> Reader<E> {
         }
         let last = match (*until, slice.head) {
             (None, Some(last)) if slice.exists => {
-                if self.form.positions && direction == Direction::Forwards && *from < slice.first_shown
+                if self.form.positions
+                    && direction == Direction::Forwards
+                    && *from < slice.first_shown
                 {
                     self.before = Some(response::first_position(slice.first_shown));
                 }

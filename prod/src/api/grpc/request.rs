@@ -22,9 +22,11 @@ use super::{
                 Options,
                 options::{
                     AllOptions, CountOption, FilterOption, FilterOptions, ReadDirection,
-                    StreamOption, StreamOptions, all_options::AllOption,
+                    StreamOption, StreamOptions,
+                    all_options::AllOption,
                     filter_options::{self, Window},
-                    stream_options::RevisionOption, uuid_option,
+                    stream_options::RevisionOption,
+                    uuid_option,
                 },
             },
         },
@@ -49,7 +51,8 @@ pub fn stream_name(identifier: Option<StreamIdentifier>) -> Result<StreamName, T
         Trouble::invalid("options.stream_identifier.stream_name", format!("not UTF-8: {error}"))
     })?;
     if name == "$all" {
-        let why = "`$all` is no stream: read it with `all`, and append to the streams it is made of";
+        let why =
+            "`$all` is no stream: read it with `all`, and append to the streams it is made of";
         return Err(Trouble::invalid("options.stream_identifier.stream_name", why));
     }
     Ok(StreamName::new(name)?)
@@ -354,7 +357,7 @@ pub(crate) fn batch_timeout(
         u64::try_from(seconds).map_or(Duration::ZERO, |seconds| Duration::new(seconds, nanos))
     };
     match deadline {
-        Some(DeadlineOption::Deadline211000(at)) => span(at.seconds, at.nanos).saturating_sub(now),
+        Some(DeadlineOption::Deadline21100(at)) => span(at.seconds, at.nanos).saturating_sub(now),
         Some(DeadlineOption::Deadline(timeout)) => span(timeout.seconds, timeout.nanos),
         None => Duration::MAX,
     }

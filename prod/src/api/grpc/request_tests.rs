@@ -104,9 +104,7 @@ fn options(what: StreamOption, count: CountOption) -> Options {
         resolve_links: true,
         count_option: Some(count),
         filter_option: Some(FilterOption::NoFilter(Empty {})),
-        uuid_option: Some(UuidOption {
-            content: Some(uuid_option::Content::Structured(Empty {})),
-        }),
+        uuid_option: Some(UuidOption { content: Some(uuid_option::Content::Structured(Empty {})) }),
         control_option: Some(ControlOption { compatibility: 1 }),
     }
 }
@@ -129,14 +127,18 @@ fn subscription() -> CountOption {
 fn a_read_begins_at_a_revision_and_a_subscription_behind_it() {
     let read = asked(Some(options(stream_at(RevisionOption::Revision(7)), CountOption::Count(3))));
     let Asked::Read(read) = read.unwrap() else { panic!("no read") };
-    assert!(matches!(&read.source, Source::Stream { from: 7, stream } if stream.as_str() == "player-1"));
+    assert!(
+        matches!(&read.source, Source::Stream { from: 7, stream } if stream.as_str() == "player-1")
+    );
     assert_eq!((read.count, read.direction), (3, Direction::Forwards));
     assert_eq!(read.form, Form { structured: true, positions: true });
     let subscribed = asked(Some(options(stream_at(RevisionOption::Revision(7)), subscription())));
     let Asked::Subscription(subscribed) = subscribed.unwrap() else { panic!("no subscription") };
     assert!(matches!(subscribed.followed, Followed::Stream(_, Start::After(7))));
     let beyond = asked(Some(options(all_at(u64::MAX), CountOption::Count(1)))).unwrap();
-    let Asked::Read(Read { source: Source::All { from, .. }, .. }) = beyond else { panic!("no all") };
+    let Asked::Read(Read { source: Source::All { from, .. }, .. }) = beyond else {
+        panic!("no all")
+    };
     assert_eq!(from, GlobalPosition::END);
 }
 
@@ -203,9 +205,9 @@ fn a_batch_has_the_time_that_its_deadline_leaves() {
     let at = |seconds| prost_types::Timestamp { seconds, nanos: 0 };
     let span = |seconds| prost_types::Duration { seconds, nanos: 500_000_000 };
     let timeout = |deadline: DeadlineOption| batch_timeout(Some(&deadline), now);
-    let left = timeout(DeadlineOption::Deadline211000(at(1_700_000_003)));
+    let left = timeout(DeadlineOption::Deadline21100(at(1_700_000_003)));
     assert_eq!(left, Duration::from_secs(3));
-    assert_eq!(timeout(DeadlineOption::Deadline211000(at(1))), Duration::ZERO);
+    assert_eq!(timeout(DeadlineOption::Deadline21100(at(1))), Duration::ZERO);
     assert_eq!(timeout(DeadlineOption::Deadline(span(2))), Duration::from_millis(2500));
     assert_eq!(timeout(DeadlineOption::Deadline(span(-2))), Duration::ZERO);
     assert!(timeout(DeadlineOption::Deadline(span(315_576_000_000))) > Duration::from_secs(60));

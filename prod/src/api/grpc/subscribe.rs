@@ -48,16 +48,15 @@ pub(crate) fn subscribe<E: Env>(
     let id = uuid::Uuid::new_v4().to_string();
     let confirmed = stream::once(future::ready(Ok(response::confirmation(id))));
     // Whichever comes first ends it.
-    let told = stream::select_with_strategy(over, followed.map(told), |_: &mut ()| {
-        stream::PollNext::Left
-    });
+    let told =
+        stream::select_with_strategy(over, followed.map(told), |_: &mut ()| stream::PollNext::Left);
     confirmed.chain(until_failed(told))
 }
 
 /// A stream up to its first error, which it has as well.
-fn until_failed<T>(
+fn until_failed<T: Send>(
     told: impl Stream<Item = Result<T, Status>> + Send + 'static,
-) -> impl Stream<Item = Result<T, Status>> + Send + 'static {
+) -> impl Stream<Item = Result<T, Status>> + Send {
     told.scan(false, |failed, told| {
         let told = (!*failed).then_some(told);
         *failed = matches!(told, Some(Err(_)));

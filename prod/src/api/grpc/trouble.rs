@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use prost::{Message, Name};
+use prost::Message;
 use prost_types::Any;
 use stormkeep_core::{
     append::{AppendError, Expected, ReadError},
@@ -140,21 +140,22 @@ impl Trouble {
         let message = self.message("Append", stream);
         let details = match self {
             Trouble::Invalid(_) | Trouble::MissingProperty(_) => {
-                any(&wire::BadRequest { message: message.clone() })
+                any("BadRequest", &wire::BadRequest { message: message.clone() })
             }
-            Trouble::TooLarge(_) => {
-                any(&wire::MaximumAppendSizeExceeded { max_append_size: ENTRY_BYTES_MAX as u32 })
-            }
+            Trouble::TooLarge(_) => any(
+                "MaximumAppendSizeExceeded",
+                &wire::MaximumAppendSizeExceeded { max_append_size: ENTRY_BYTES_MAX as u32 },
+            ),
             Trouble::WrongExpected { expected, actual } => {
-                any(&response::wrong_expected_detail(*expected, *actual))
+                any("WrongExpectedVersion", &response::wrong_expected_detail(*expected, *actual))
             }
             Trouble::Deleted => {
                 let name = stream.as_bytes().to_vec().into();
                 let stream_identifier = Some(wire::StreamIdentifier { stream_name: name });
-                any(&wire::StreamDeleted { stream_identifier })
+                any("StreamDeleted", &wire::StreamDeleted { stream_identifier })
             }
-            Trouble::Deadline(_) => any(&wire::Timeout {}),
-            Trouble::Busy(_) | Trouble::Unavailable(_) => any(&wire::Unknown {}),
+            Trouble::Deadline(_) => any("Timeout", &wire::Timeout {}),
+            Trouble::Busy(_) | Trouble::Unavailable(_) => any("Unknown", &wire::Unknown {}),
         };
         rpc::Status { code: self.code() as i32, message, details: Some(details) }
     }
@@ -182,8 +183,8 @@ fn ascii(value: &str) -> AsciiMetadataValue {
     encoded.parse().unwrap_or_else(|_| AsciiMetadataValue::from_static(""))
 }
 
-fn any<M: Message + Name>(message: &M) -> Any {
-    let type_url = format!("type.googleapis.com/{}", M::full_name());
+fn any(name: &str, message: &impl Message) -> Any {
+    let type_url = format!("type.googleapis.com/event_store.client.{name}");
     Any { type_url, value: message.encode_to_vec() }
 }
 
