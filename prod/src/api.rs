@@ -1,6 +1,6 @@
 //! The APIs: gRPC as the clients of KurrentDB speak it, and HTTP with JSON, on one port.
 
-mod grpc;
+pub mod grpc;
 pub mod listen;
 pub mod proto;
 

@@ -21,6 +21,8 @@ mod read;
 mod status;
 mod streams;
 
+pub use super::proto::generated as proto;
+
 use std::time::Duration;
 
 use axum::{Router, http, response::IntoResponse};

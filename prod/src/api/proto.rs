@@ -2,7 +2,7 @@
 
 #![allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)] // generated
 
-mod generated {
+pub mod generated {
     tonic::include_proto!("proto");
 }
 
