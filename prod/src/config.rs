@@ -14,7 +14,7 @@ use clap::{Args, Command};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    api::{Settings, listen},
+    api::listen,
     disk::{self, SEGMENT_BYTES_MIN},
 };
 
@@ -34,9 +34,6 @@ pub struct Layer {
     /// Shards of a new data directory; one that is there already must have as many [default: 1, or as it is]
     #[arg(long, env = "STORMKEEP_SHARDS", value_name = "N")]
     pub shards: Option<u32>,
-    /// The host and port that clients are told to use when they ask who there is [default: as listen]
-    #[arg(long, env = "STORMKEEP_ADVERTISE", value_name = "HOST:PORT")]
-    pub advertise: Option<String>,
     /// A PEM file with the certificate chain of the server: speaks TLS
     #[arg(long, env = "STORMKEEP_TLS_CERTIFICATE", value_name = "FILE")]
     pub tls_certificate: Option<PathBuf>,
@@ -52,9 +49,6 @@ pub struct Layer {
     /// Seconds without a byte after which a connection is closed [default: 300]
     #[arg(long, env = "STORMKEEP_IDLE_S", value_name = "SECONDS")]
     pub idle_s: Option<u64>,
-    /// Milliseconds that one call may take, whatever its client allows [default: 10000]
-    #[arg(long, env = "STORMKEEP_TIMEOUT_MS", value_name = "MS")]
-    pub timeout_ms: Option<u64>,
     /// Seconds that calls may take to finish when the server closes [default: 10]
     #[arg(long, env = "STORMKEEP_FINISH_S", value_name = "SECONDS")]
     pub finish_s: Option<u64>,
@@ -122,8 +116,6 @@ pub struct Config {
     pub data: PathBuf,
     /// Where to listen.
     pub listen: SocketAddr,
-    /// What clients are told to connect to.
-    pub advertise: Option<(String, u16)>,
     /// The certificate chain and the key.
     pub tls: Option<(PathBuf, PathBuf)>,
     /// What is logged.
@@ -134,8 +126,6 @@ pub struct Config {
     pub disk: disk::Options,
     /// The bounds of the listener, TLS apart.
     pub bounds: listen::Bounds,
-    /// The longest that one call may take.
-    pub timeout: Duration,
 }
 
 impl Config {
@@ -185,13 +175,11 @@ impl Layer {
             data: self.data.or(below.data),
             listen: self.listen.or(below.listen),
             shards: self.shards.or(below.shards),
-            advertise: self.advertise.or(below.advertise),
             tls_certificate: self.tls_certificate.or(below.tls_certificate),
             tls_key: self.tls_key.or(below.tls_key),
             log: self.log.or(below.log),
             connections_max: self.connections_max.or(below.connections_max),
             idle_s: self.idle_s.or(below.idle_s),
-            timeout_ms: self.timeout_ms.or(below.timeout_ms),
             finish_s: self.finish_s.or(below.finish_s),
             disk_segment_bytes: self.disk_segment_bytes.or(below.disk_segment_bytes),
             disk_reserve_bytes: self.disk_reserve_bytes.or(below.disk_reserve_bytes),
@@ -216,12 +204,6 @@ impl Layer {
                 return Err(wrong("tls_certificate", "it is missing, but tls_key is set".into()));
             }
         };
-        let advertise = self.advertise.map(|address| {
-            let split = address.rsplit_once(':');
-            let parsed = split.and_then(|(host, port)| Some((host.to_owned(), port.parse().ok()?)));
-            let what = format!("{address:?}; give a host and a port, as in events.example:2113");
-            parsed.filter(|(host, _)| !host.is_empty()).ok_or_else(|| wrong("advertise", what))
-        });
         let defaults = disk::Options::default();
         let segment_bytes = self.disk_segment_bytes.unwrap_or(defaults.segment_bytes);
         if !(SEGMENT_BYTES_MIN..=1 << 32).contains(&segment_bytes) {
@@ -231,14 +213,12 @@ impl Layer {
         let bounds = listen::Bounds::default();
         let seconds = |given: Option<u64>, otherwise| given.map_or(otherwise, Duration::from_secs);
         let idle = self.idle_s.map(|s| positive("idle_s", s)).transpose()?;
-        let timeout_ms = positive("timeout_ms", self.timeout_ms.unwrap_or(10_000))?;
         let connections_max = self.connections_max.unwrap_or(bounds.connections_max);
         positive("connections_max", connections_max as u64)?;
         let threads = self.threads.map(|n| positive("threads", n as u64)).transpose()?;
         Ok(Config {
             data: self.data.unwrap_or_else(|| "stormkeep-data".into()),
             listen: self.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 2113))),
-            advertise: advertise.transpose()?,
             tls,
             log: self.log.unwrap_or_else(|| "info".into()),
             threads: threads.map(|n| n as usize),
@@ -255,17 +235,7 @@ impl Layer {
                 finish: seconds(self.finish_s, bounds.finish),
                 ..bounds
             },
-            timeout: Duration::from_millis(timeout_ms),
         })
-    }
-}
-
-impl Config {
-    /// What the APIs are told.
-    pub fn api(&self) -> Settings {
-        let advertise = self.advertise.clone();
-        let listen = (self.listen.ip().to_string(), self.listen.port());
-        Settings { timeout: self.timeout, advertise: advertise.unwrap_or(listen) }
     }
 }
 

@@ -1,7 +1,6 @@
 //! Stormkeep, deployed: the adapters that store events for real, the APIs, and the commands.
 
 pub mod api;
-pub mod append_id;
 pub mod clock;
 pub mod command;
 pub mod config;
