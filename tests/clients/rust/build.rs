@@ -9,7 +9,8 @@ const README_URL: &str = r#""kurrentdb://admin:changeit@localhost:2113""#;
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=Cargo.lock");
     let cargo = env::var("CARGO")?;
-    let output = Command::new(cargo).args(["metadata", "--format-version=1", "--locked"]).output()?;
+    let output =
+        Command::new(cargo).args(["metadata", "--format-version=1", "--locked"]).output()?;
     if !output.status.success() {
         return Err(String::from_utf8_lossy(&output.stderr).into());
     }

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use eyre::{Result, bail, ensure, eyre};
 use kurrentdb::{
-    AppendToStreamOptions, Client, CurrentRevision, DeleteStreamOptions, Error, EventData, Position,
-    ReadAllOptions, ReadEvent, ReadStreamOptions, StreamPosition, StreamState, SubscribeToAllOptions,
-    SubscribeToStreamOptions, SubscriptionEvent, SubscriptionFilter, TombstoneStreamOptions,
+    AppendToStreamOptions, Client, CurrentRevision, DeleteStreamOptions, Error, EventData,
+    Position, ReadAllOptions, ReadEvent, ReadStreamOptions, StreamPosition, StreamState,
+    SubscribeToAllOptions, SubscribeToStreamOptions, SubscriptionEvent, SubscriptionFilter,
+    TombstoneStreamOptions,
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -16,7 +17,7 @@ fn name(prefix: &str) -> String {
 }
 
 fn event(kind: &str) -> EventData {
-    EventData::json(kind, serde_json::json!({ "checked": true })).expect("it is JSON")
+    EventData::json(kind, &serde_json::json!({ "checked": true })).expect("it is JSON")
 }
 
 fn at(state: StreamState) -> AppendToStreamOptions {
@@ -62,7 +63,8 @@ async fn all(client: &Client) -> Result<()> {
 async fn every_expected_state(client: &Client) -> Result<()> {
     let stream = name("states");
     use StreamState::{Any, NoStream, StreamExists, StreamRevision};
-    let append = async |state| client.append_to_stream(stream.as_str(), &at(state), event("a")).await;
+    let append =
+        async |state| client.append_to_stream(stream.as_str(), &at(state), event("a")).await;
     let none = CurrentRevision::NoStream;
     ensure!(wrong(append(StreamExists).await)? == (StreamExists, none));
     ensure!(wrong(append(StreamRevision(0)).await)? == (StreamRevision(0), none));
@@ -87,12 +89,15 @@ async fn batches_answer_each(client: &Client) -> Result<()> {
     ensure!(first.current_revision() == Some(2) && first.stream_name() == stream);
     ensure!(first.current_position().is_some());
     ensure!(first.stream_state() == Some(StreamState::NoStream));
-    let many = (0..50).map(|n| batch.append_to_stream(format!("{stream}-{n}"), StreamState::Any, events()));
+    let many = (0..50)
+        .map(|n| batch.append_to_stream(format!("{stream}-{n}"), StreamState::Any, events()));
     for answer in futures::future::join_all(many).await {
         ensure!(answer?.current_revision() == Some(2));
     }
     match batch.append_to_stream(&stream, StreamState::StreamRevision(7), events()).await {
-        Err(Error::Grpc { message, .. }) => ensure!(message.contains("Actual version: 2"), "{message}"),
+        Err(Error::Grpc { message, .. }) => {
+            ensure!(message.contains("Actual version: 2"), "{message}")
+        }
         other => bail!("a refusal expected, not {other:?}"),
     }
     Ok(())
@@ -164,7 +169,10 @@ async fn not_found_and_deleted(client: &Client) -> Result<()> {
     let stale = delete.clone().stream_state(StreamState::StreamRevision(5));
     match client.delete_stream(stream.as_str(), &stale).await {
         Err(Error::Grpc { message, .. }) => ensure!(
-            message == format!("Delete failed due to WrongExpectedVersion. Stream: {stream}, Expected version: 5, Actual version: 0"),
+            message
+                == format!(
+                    "Delete failed due to WrongExpectedVersion. Stream: {stream}, Expected version: 5, Actual version: 0"
+                ),
             "{message}"
         ),
         other => bail!("a refusal expected, not {other:?}"),
@@ -172,7 +180,8 @@ async fn not_found_and_deleted(client: &Client) -> Result<()> {
     let exact = delete.stream_state(StreamState::StreamRevision(0));
     ensure!(client.delete_stream(stream.as_str(), &exact).await?.is_some());
     ensure!(matches!(found().await, Err(Error::ResourceNotFound)));
-    let again = client.append_to_stream(stream.as_str(), &at(StreamState::NoStream), event("b")).await?;
+    let again =
+        client.append_to_stream(stream.as_str(), &at(StreamState::NoStream), event("b")).await?;
     ensure!(again.next_expected_version == 1, "revisions go on");
     let mut first = client.read_stream(stream.as_str(), &options).await?;
     let (mut from, mut events) = (None, Vec::new());
@@ -226,18 +235,21 @@ async fn sizes(client: &Client) -> Result<()> {
 }
 
 async fn bad_requests(client: &Client) -> Result<()> {
-    let refused = async |stream: &str, kind: &str| {
-        match client.append_to_stream(stream, &Default::default(), event(kind)).await {
-            Err(Error::Grpc { message, .. }) => Ok(message),
-            other => Err(eyre!("a refusal expected, not {other:?}")),
-        }
+    let refused = async |stream: &str, kind: &str| match client
+        .append_to_stream(stream, &Default::default(), event(kind))
+        .await
+    {
+        Err(Error::Grpc { message, .. }) => Ok(message),
+        other => Err(eyre!("a refusal expected, not {other:?}")),
     };
     ensure!(refused("", "a").await?.starts_with("stream: "));
     ensure!(refused("$all", "a").await?.contains("`$all` is no stream"));
     ensure!(refused(&name("bad"), "").await?.contains("metadata[type]"));
     let filter = SubscriptionFilter::on_event_type().regex("(");
     match client.read_all(&ReadAllOptions::default().filter(filter)).await.map(drop) {
-        Err(Error::Grpc { message, .. }) => ensure!(message.starts_with("filter.regex: "), "{message}"),
+        Err(Error::Grpc { message, .. }) => {
+            ensure!(message.starts_with("filter.regex: "), "{message}")
+        }
         other => bail!("a refusal expected, not {other:?}"),
     }
     Ok(())
@@ -256,7 +268,11 @@ async fn filters(client: &Client) -> Result<()> {
         let mut found = Vec::new();
         while let Some(event) = read.next().await? {
             let event = event.get_original_event();
-            found.push(format!("{} {}", &event.stream_id[mark.len() + 1..], &event.event_type[mark.len() + 1..]));
+            found.push(format!(
+                "{} {}",
+                &event.stream_id()[mark.len() + 1..],
+                &event.event_type[mark.len() + 1..]
+            ));
         }
         Ok(found)
     };
@@ -304,13 +320,17 @@ async fn subscription_with_checkpoints(client: &Client) -> Result<()> {
     let many: Vec<_> = (0..40).map(|_| event("noise")).collect();
     let last = client.append_to_stream(noise.as_str(), &Default::default(), many).await?;
     let filter = SubscriptionFilter::on_stream_name().add_prefix(&wanted).max(10);
-    let before = Position { commit: first.position.commit - 1, prepare: first.position.prepare - 1 };
-    let options = SubscribeToAllOptions::default().position(StreamPosition::Position(before)).filter(filter);
+    let before =
+        Position { commit: first.position.commit - 1, prepare: first.position.prepare - 1 };
+    let options =
+        SubscribeToAllOptions::default().position(StreamPosition::Position(before)).filter(filter);
     let mut told = client.subscribe_to_all(&options).await;
     let (mut events, mut checkpoints) = (Vec::new(), Vec::new());
     loop {
         match told.next_subscription_event().await? {
-            SubscriptionEvent::EventAppeared(event) => events.push(event.get_original_event().position),
+            SubscriptionEvent::EventAppeared(event) => {
+                events.push(event.get_original_event().position)
+            }
             SubscriptionEvent::Checkpoint(position) => checkpoints.push(position),
             SubscriptionEvent::CaughtUp(Some(info)) => {
                 ensure!(info.position.is_some_and(|position| position >= last.position));
