@@ -94,10 +94,8 @@ impl Served {
 }
 
 fn of_stream(stream: &str, from: RevisionOption, backwards: bool, count: u64) -> read_req::Options {
-    let stream = options::StreamOptions {
-        stream_identifier: named(stream),
-        revision_option: Some(from),
-    };
+    let stream =
+        options::StreamOptions { stream_identifier: named(stream), revision_option: Some(from) };
     let stream_option = Some(options::StreamOption::Stream(stream));
     read_req::Options { stream_option, ..reading(backwards, count) }
 }
@@ -199,9 +197,9 @@ async fn deletions_and_refusals_have_their_statuses() {
     let delete = |stream: &str| DeleteReq {
         options: Some(delete_req::Options {
             stream_identifier: named(stream),
-            expected_stream_revision: Some(
-                delete_req::options::ExpectedStreamRevision::Any(Empty {}),
-            ),
+            expected_stream_revision: Some(delete_req::options::ExpectedStreamRevision::Any(
+                Empty {},
+            )),
         }),
     };
     let status = served.client.delete(delete("s")).await.unwrap_err();
@@ -238,7 +236,10 @@ async fn deletions_and_refusals_have_their_statuses() {
     assert_eq!(status.unwrap_err().metadata().get("exception").unwrap(), "stream-deleted");
     let no_options = stream::iter([AppendReq { content: None }]);
     let status = served.client.append(no_options).await.unwrap_err();
-    assert_eq!((status.code(), status.message()), (Code::InvalidArgument, "options: must be the first message"));
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::InvalidArgument, "options: must be the first message")
+    );
     served.machine.stop().await.unwrap();
 }
 
@@ -263,7 +264,8 @@ async fn a_batch_is_answered_append_by_append() {
         }],
         is_final: true,
     };
-    let parts = [part(1, "s", None), part(2, "s", Some(7)), part(3, "t", None)];
+    served.append("t", &["b"]).await;
+    let parts = [part(1, "s", None), part(2, "t", Some(7)), part(3, "u", None)];
     let answers = served.client.batch_append(stream::iter(parts)).await.unwrap().into_inner();
     let answers: Vec<_> = answers.map(Result::unwrap).collect().await;
     assert_eq!(answers.len(), 3);
@@ -294,14 +296,15 @@ async fn a_subscription_is_confirmed_caught_up_and_ends_with_a_status() {
     assert!(matches!(next().await, Ok(Content::Event(_))));
     let Ok(Content::CaughtUp(caught_up)) = next().await else { panic!("not caught up") };
     assert_eq!(caught_up.stream_revision, Some(1));
+    let mut request = tonic::Request::new(request);
+    request.set_timeout(Duration::from_nanos(1));
+    let late: Vec<_> =
+        served.client.clone().read(request).await.unwrap().into_inner().collect().await;
+    let Some(Err(status)) = late.last() else { panic!("it ended well") };
+    assert_eq!(status.code(), Code::DeadlineExceeded);
     served.machine.service().close();
     let status = next().await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
-    let mut request = tonic::Request::new(request);
-    request.set_timeout(Duration::from_nanos(1));
-    let told: Vec<_> = served.client.read(request).await.unwrap().into_inner().collect().await;
-    let Some(Err(status)) = told.last() else { panic!("it ended well") };
-    assert_eq!(status.code(), Code::DeadlineExceeded);
     served.machine.stop().await.unwrap();
 }
 
@@ -309,8 +312,7 @@ async fn a_subscription_is_confirmed_caught_up_and_ends_with_a_status() {
 async fn gossip_knows_one_leader_where_it_was_asked() {
     let served = served().await;
     let origin = Uri::from_static("http://events.example:4000");
-    let mut gossip =
-        GossipClient::with_origin(routes(served.machine.service().clone()), origin);
+    let mut gossip = GossipClient::with_origin(routes(served.machine.service().clone()), origin);
     let members = gossip.read(Empty {}).await.unwrap().into_inner().members;
     let [member] = &members[..] else { panic!("{members:?}") };
     let point = member.http_end_point.clone().unwrap();
