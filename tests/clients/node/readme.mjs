@@ -6,7 +6,7 @@ import { join } from "node:path";
 
 const home = join("node_modules", "@kurrent", "kurrentdb-client");
 const { version } = JSON.parse(readFileSync(join(home, "package.json"), "utf8"));
-const readme = readFileSync(join(home, "README.md"), "utf8");
+const readme = readFileSync(join(home, "README.md"), "utf8").replaceAll("\r\n", "\n");
 const itsServer = "kurrentdb://admin:changeit@localhost:2113?tls=false";
 const ours = process.env.STORMKEEP_URL;
 

@@ -23,7 +23,7 @@ from kurrentdbclient.exceptions import (
 )
 
 ADDRESS = os.environ["STORMKEEP_ADDRESS"]
-CA = os.environ.get("STORMKEEP_CA")
+CA = os.environ.get("STORMKEEP_CA") or None
 TLS = f"Tls=true&TlsCaFile={CA}" if CA else "Tls=false"
 SERVER = f"admin:changeit@{ADDRESS}?{TLS}"
 CHECKS = []
