@@ -261,7 +261,8 @@ fn refuse_unknown(path: &Path) -> Result<(), DirectoryError> {
         let entry = entry.map_err(at(path))?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        let replaced = REPLACED.iter().any(|(done, unfinished)| [*done, *unfinished].contains(&&*name));
+        let replaced =
+            REPLACED.iter().any(|(done, unfinished)| [*done, *unfinished].contains(&&*name));
         if !replaced && !["LOCK", "log", "store"].contains(&&*name) {
             return Err(DirectoryError::Unknown { path: entry.path() });
         }

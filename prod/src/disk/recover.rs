@@ -12,8 +12,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
-    io,
+    fs, io,
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     sync::Arc,
@@ -118,8 +117,7 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Disk, OpenError> {
             .map_err(io(directory.log()))?;
     let health = tail.health();
     store.report_to(health.clone());
-    let log =
-        DiskLog::new(tail, directory.clone(), options).map_err(io(directory.log()))?;
+    let log = DiskLog::new(tail, directory.clone(), options).map_err(io(directory.log()))?;
     Ok(Disk { directory, log: Arc::new(log), store: Arc::new(store), health })
 }
 
@@ -219,9 +217,8 @@ pub(super) fn recover(segments: &[Arc<Segment>]) -> Result<End, ReadError> {
                     (None, None) => 0,
                 };
                 // What was written when this place had been flushed.
-                let flushed = |group: u64, first: bool| {
-                    group > before + 1 || group == before + 1 && first
-                };
+                let flushed =
+                    |group: u64, first: bool| group > before + 1 || group == before + 1 && first;
                 if let Some(later) = last.find(offset, flushed)? {
                     let what = match found {
                         Err(ReadError::Damage(damage)) => damage.what,
