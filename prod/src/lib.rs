@@ -2,9 +2,12 @@
 
 pub mod api;
 pub mod clock;
+pub mod command;
+pub mod config;
 pub mod disk;
 pub mod embedded;
 pub mod filter;
 pub mod follow;
 pub mod page;
+pub mod serve;
 pub mod service;
