@@ -1,286 +1,350 @@
-//! Configuration: defaults, then a TOML file, then the environment, then flags; the later the stronger.
+//! What an operator may set: in a TOML file, in the environment, and by flags, the later the stronger.
 //!
-//! One table of [`keys`] says what there is, for all of them: the key `limits.connections` is
-//! `connections` under `[limits]` in the file, `STORMKEEP_LIMITS_CONNECTIONS` in the environment, and
-//! `--set limits.connections=…` as a flag. What is not known, or makes no sense, is an error that names its place.
+//! The three share their names: `disk_reserve_bytes` in the file is `STORMKEEP_DISK_RESERVE_BYTES` in the environment
+//! and `--disk-reserve-bytes` on the command line. A name that is not known is an error that suggests one that is, and
+//! whatever is wrong in the file is told with its line. `deploy/stormkeep.toml` has them all.
 
 mod file;
-pub mod keys;
-mod tls;
-mod value;
 
 use std::{
-    fmt,
+    io,
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-pub use keys::{KEYS, Key};
+use clap::{Args, Command, ValueEnum};
+use serde::{Deserialize, Serialize};
 
 use crate::{
-    api::{http, listen::Bounds},
-    disk, near,
+    api::{http, listen},
+    disk::{self, SEGMENT_BYTES_MIN},
+    near,
 };
 
-/// The file that is read if no other is named, and if it is there.
-pub const FILE: &str = "stormkeep.toml";
-/// What the names of environment variables begin with.
-pub const ENVIRONMENT_PREFIX: &str = "STORMKEEP_";
-/// Environment variables that are no keys: the file, and what the commands of the shell read.
+const ENVIRONMENT: &str = "STORMKEEP_";
+/// What is no setting, and yet known in the environment: the file, and the server that the shell's commands talk to.
 const ENVIRONMENT_OTHER: [&str; 2] = ["STORMKEEP_CONFIG", "STORMKEEP_URL"];
+const FILE: &str = "stormkeep.toml";
 
 /// How a line of the log is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// For people.
+    /// For people
+    #[default]
     Text,
-    /// An object a line.
+    /// An object a line
     Json,
 }
 
-/// The bounds of what clients may take.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    /// Connections at a time.
-    pub connections: usize,
-    /// A connection without a byte for so long is closed.
-    pub idle: Duration,
-    /// Time for a TLS handshake or the head of a request.
-    pub head: Duration,
-    /// Time for requests to finish when the server closes.
-    pub finish: Duration,
-    /// Time of one request.
-    pub request_timeout: Duration,
-    /// Events of one page of JSON.
-    pub page_events: u32,
-    /// Bytes of one body of JSON.
-    pub body_bytes: u64,
-    /// Bytes of all bodies of JSON that are under way.
-    pub bodies_bytes: u64,
+/// One layer of settings: a file, or the environment and the flags.
+#[derive(Debug, Clone, Default, PartialEq, Args, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Layer {
+    /// The data directory; made if it is not there [default: stormkeep-data]
+    #[arg(long, env = "STORMKEEP_DATA", value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// The address to listen at [default: 127.0.0.1:2113]
+    #[arg(long, env = "STORMKEEP_LISTEN", value_name = "ADDR:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// Shards of a new data directory; one that is there already must have as many [default: 1, or as it is]
+    #[arg(long, env = "STORMKEEP_SHARDS", value_name = "N")]
+    pub shards: Option<u32>,
+    /// A PEM file with the certificate chain of the server: speaks TLS
+    #[arg(long, env = "STORMKEEP_TLS_CERTIFICATE", value_name = "FILE")]
+    pub tls_certificate: Option<PathBuf>,
+    /// A PEM file with the certificate's private key
+    #[arg(long, env = "STORMKEEP_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// What is logged: `error`, `warn`, `info`, `debug`, or by module as in `info,stormkeep_core=debug` [default: info]
+    #[arg(long, env = "STORMKEEP_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
+    /// How a line of the log is written: `text`, or `json` with an object a line [default: text]
+    #[arg(long, env = "STORMKEEP_LOG_FORMAT", value_name = "FORMAT", hide_possible_values = true)]
+    pub log_format: Option<LogFormat>,
+    /// Connections at a time; further ones wait [default: 20000]
+    #[arg(long, env = "STORMKEEP_CONNECTIONS_MAX", value_name = "N")]
+    pub connections_max: Option<usize>,
+    /// Seconds without a byte after which a connection is closed [default: 300]
+    #[arg(long, env = "STORMKEEP_IDLE_S", value_name = "SECONDS")]
+    pub idle_s: Option<u64>,
+    /// Seconds that a client may take for a TLS handshake or the head of a request [default: 10]
+    #[arg(long, env = "STORMKEEP_HEAD_S", value_name = "SECONDS")]
+    pub head_s: Option<u64>,
+    /// Seconds that calls may take to finish when the server closes [default: 10]
+    #[arg(long, env = "STORMKEEP_FINISH_S", value_name = "SECONDS")]
+    pub finish_s: Option<u64>,
+    /// Milliseconds that one request over HTTP may take, its body included [default: 10000]
+    #[arg(long, env = "STORMKEEP_REQUEST_TIMEOUT_MS", value_name = "MS")]
+    pub request_timeout_ms: Option<u64>,
+    /// Events of one page of JSON at the most, up to 10000 [default: 1000]
+    #[arg(long, env = "STORMKEEP_PAGE_EVENTS_MAX", value_name = "N")]
+    pub page_events_max: Option<u32>,
+    /// Bytes of one body of JSON at the most [default: 4194304]
+    #[arg(long, env = "STORMKEEP_BODY_BYTES_MAX", value_name = "BYTES")]
+    pub body_bytes_max: Option<usize>,
+    /// Bytes of all bodies of JSON together that are under way; more are refused as busy [default: 268435456]
+    #[arg(long, env = "STORMKEEP_BODIES_BYTES_MAX", value_name = "BYTES")]
+    pub bodies_bytes_max: Option<usize>,
+    /// Bytes of one segment of the log, made ahead [default: 67108864]
+    #[arg(long, env = "STORMKEEP_DISK_SEGMENT_BYTES", value_name = "BYTES")]
+    pub disk_segment_bytes: Option<u64>,
+    /// Bytes of disk that must be free; below it appends are refused [default: 268435456]
+    #[arg(long, env = "STORMKEEP_DISK_RESERVE_BYTES", value_name = "BYTES")]
+    pub disk_reserve_bytes: Option<u64>,
+    /// Bytes of the store's cache [default: 134217728]
+    #[arg(long, env = "STORMKEEP_DISK_CACHE_BYTES", value_name = "BYTES")]
+    pub disk_cache_bytes: Option<u64>,
+    /// Bytes of the newest records of the log that are kept in memory [default: 33554432]
+    #[arg(long, env = "STORMKEEP_DISK_RECENT_BYTES", value_name = "BYTES")]
+    pub disk_recent_bytes: Option<usize>,
+    /// Bytes that the store gathers in memory before it writes them out [default: 67108864]
+    #[arg(long, env = "STORMKEEP_DISK_WRITE_BUFFER_BYTES", value_name = "BYTES")]
+    pub disk_write_buffer_bytes: Option<u64>,
+    /// Threads that serve [default: one for each core]
+    #[arg(long, env = "STORMKEEP_THREADS", value_name = "N")]
+    pub threads: Option<usize>,
 }
 
-/// The files of a machine, and what is kept of them in memory.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DiskConfig {
-    /// Bytes of a segment of the log.
-    pub segment_bytes: u64,
-    /// Bytes of disk that must stay free.
-    pub reserve_bytes: u64,
-    /// Bytes of the store's cache.
-    pub cache_bytes: u64,
-    /// Bytes of the newest records of the log in memory.
-    pub recent_bytes: u64,
-    /// Bytes that the store gathers before it writes.
-    pub write_buffer_bytes: u64,
+/// Why the settings make no sense.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{}: {error}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the file system said.
+        error: io::Error,
+    },
+    /// The file is no TOML, or a value is of the wrong kind.
+    #[error("{place}: {what}")]
+    Toml {
+        /// The file and the line.
+        place: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// A name is not known.
+    #[error("{place}: {name} is not known; {hint}")]
+    Unknown {
+        /// The file and the line, or the environment.
+        place: String,
+        /// The name.
+        name: String,
+        /// What may have been meant.
+        hint: String,
+    },
+    /// A value cannot be.
+    #[error("{name}: {what}")]
+    Value {
+        /// The name.
+        name: &'static str,
+        /// What is wrong, and the way out.
+        what: String,
+    },
 }
 
-/// Everything that may be set of a server. What each means, its unit and its default are in [`KEYS`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The settings that hold.
+#[derive(Debug, Clone)]
 pub struct Config {
     /// The data directory.
     pub data: PathBuf,
-    /// Host and port to listen at.
-    pub listen: String,
-    /// Host and port that clients are told.
-    pub advertise: Option<String>,
-    /// Shards.
-    pub shards: Option<u32>,
-    /// PEM file of the certificate and its chain.
-    pub tls_certificate: Option<PathBuf>,
-    /// PEM file of its key.
-    pub tls_key: Option<PathBuf>,
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// The certificate chain and the key.
+    pub tls: Option<(PathBuf, PathBuf)>,
     /// What is logged.
-    pub log_filter: String,
+    pub log: String,
     /// How.
     pub log_format: LogFormat,
-    /// Bounds of what clients may take.
-    pub limits: Limits,
+    /// Threads that serve; `None`: one for each core.
+    pub threads: Option<usize>,
+    /// HTTP and JSON.
+    pub http: http::Options,
     /// The files.
-    pub disk: DiskConfig,
-    /// Worker threads; 0: one a core.
-    pub workers: usize,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        let http = http::Options::default();
-        let disk = disk::Options::default();
-        Config {
-            data: "./stormkeep-data".into(),
-            listen: "127.0.0.1:2113".into(),
-            advertise: None,
-            shards: disk.shards,
-            tls_certificate: None,
-            tls_key: None,
-            log_filter: "info".into(),
-            log_format: LogFormat::Text,
-            limits: Limits {
-                connections: 20_000,
-                idle: Duration::from_secs(120),
-                head: Duration::from_secs(10),
-                finish: Duration::from_secs(10),
-                request_timeout: http.request_timeout,
-                page_events: http.page_events_max,
-                body_bytes: http.body_bytes_max as u64,
-                bodies_bytes: http.bodies_bytes_max as u64,
-            },
-            disk: DiskConfig {
-                segment_bytes: disk.segment_bytes,
-                reserve_bytes: disk.reserve_bytes,
-                cache_bytes: disk.cache_bytes,
-                recent_bytes: disk.recent_bytes as u64,
-                write_buffer_bytes: disk.write_buffer_bytes,
-            },
-            workers: 0,
-        }
-    }
-}
-
-/// What cannot be used of a configuration, and where it is.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{place}: {what}")]
-pub struct ConfigError {
-    /// `stormkeep.toml:12`, an environment variable, or a flag.
-    pub place: String,
-    /// What is wrong, and the way out.
-    pub what: String,
-}
-
-impl ConfigError {
-    fn new(place: impl fmt::Display, what: impl Into<String>) -> Self {
-        ConfigError { place: place.to_string(), what: what.into() }
-    }
-}
-
-/// One value that was given by a flag: the flag as it was written, the key, the value.
-pub type Flag = (String, String, String);
-
-/// Where a configuration comes from besides the defaults.
-#[derive(Debug, Clone, Default)]
-pub struct Sources {
-    /// A file that must be there.
-    pub file: Option<PathBuf>,
-    /// A folder whose [`FILE`] is read if it is there and no other file is named.
-    pub folder: Option<PathBuf>,
-    /// The environment; what does not begin with [`ENVIRONMENT_PREFIX`] is passed over.
-    pub environment: Vec<(String, String)>,
-    /// Flags.
-    pub flags: Vec<Flag>,
+    pub disk: disk::Options,
+    /// The bounds of the listener, TLS apart.
+    pub bounds: listen::Bounds,
+    /// What was set, and is not as by default: `idle_s=60`, separated by blanks.
+    pub set: String,
 }
 
 impl Config {
-    /// Puts a configuration together, and says which file was read.
-    pub fn load(sources: &Sources) -> Result<(Config, Option<PathBuf>), ConfigError> {
-        let mut config = Config::default();
-        let from_environment =
-            sources.environment.iter().find(|(name, _)| name == ENVIRONMENT_OTHER[0]);
-        let named = sources.file.clone().or(from_environment.map(|(_, path)| path.into()));
-        let usual = sources.folder.as_ref().map(|folder| folder.join(FILE));
-        let file = named.or(usual.filter(|path| path.exists()));
-        if let Some(path) = &file {
-            let text = std::fs::read_to_string(path);
-            let text = text.map_err(|error| ConfigError::new(path.display(), error.to_string()))?;
-            config.merge_file(path, &text)?;
-        }
-        for (name, value) in &sources.environment {
-            config.merge_variable(name, value)?;
-        }
-        for (flag, key, value) in &sources.flags {
-            config.set(key, value).map_err(|what| ConfigError::new(flag, what))?;
-        }
-        config.check()?;
-        Ok((config, file))
-    }
-
-    /// Takes what a file says.
-    pub fn merge_file(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
-        file::merge(self, path, text)
-    }
-
-    fn merge_variable(&mut self, name: &str, value: &str) -> Result<(), ConfigError> {
-        if !name.starts_with(ENVIRONMENT_PREFIX) || ENVIRONMENT_OTHER.contains(&name) {
-            return Ok(());
-        }
-        let place = format!("environment variable {name}");
-        match KEYS.iter().find(|key| key.variable() == name) {
-            Some(key) => self.set(key.name, value).map_err(|what| ConfigError::new(place, what)),
-            None => {
-                let known: Vec<String> = KEYS.iter().map(Key::variable).collect();
-                let hint = near::hint(name, known.iter().map(String::as_str));
-                Err(ConfigError::new(place, format!("not known; {hint}")))
+    /// Reads the file and the names in the environment, and puts `flags` (and the environment's values, which are in
+    /// them already) above.
+    pub fn load(
+        file: Option<&Path>,
+        flags: Layer,
+        environment: impl Iterator<Item = String>,
+    ) -> Result<Config, ConfigError> {
+        for name in environment.filter(|name| name.starts_with(ENVIRONMENT)) {
+            let known = names().map(|n| format!("{ENVIRONMENT}{}", n.to_uppercase()));
+            let known: Vec<String> = known.chain(ENVIRONMENT_OTHER.map(str::to_owned)).collect();
+            if !known.contains(&name) {
+                let hint = near::hint(&name, known.iter().map(String::as_str));
+                return Err(ConfigError::Unknown { place: "environment".into(), name, hint });
             }
         }
-    }
-
-    /// Sets one key from its text.
-    pub fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
-        match KEYS.iter().find(|key| key.name == name) {
-            Some(key) => (key.set)(self, value).map_err(|what| format!("{name}: {what}")),
-            None => {
-                let hint = near::hint(name, KEYS.iter().map(|key| key.name));
-                Err(format!("{name}: this key is not known; {hint}"))
-            }
-        }
-    }
-
-    fn check(&self) -> Result<(), ConfigError> {
-        if self.tls_certificate.is_some() != self.tls_key.is_some() {
-            let what = "give both tls.certificate and tls.key, or neither";
-            return Err(ConfigError::new("tls", what));
-        }
-        if self.limits.body_bytes > self.limits.bodies_bytes {
-            let what = "limits.bodies_bytes is less than limits.body_bytes: no body would fit";
-            return Err(ConfigError::new("limits", what));
-        }
-        Ok(())
-    }
-
-    /// What differs from the defaults, and the data directory and address in any case, as `key=value`.
-    pub fn effective(&self) -> String {
-        let default = Config::default();
-        let shown = |key: &&Key| {
-            ["data", "listen"].contains(&key.name) || (key.get)(self) != (key.get)(&default)
+        let layer = match file {
+            Some(path) => file::read(path)?,
+            None if Path::new(FILE).exists() => file::read(Path::new(FILE))?,
+            None => Layer::default(),
         };
-        let pairs = KEYS.iter().filter(shown);
-        let pairs = pairs.map(|k| format!("{}={}", k.name, (k.get)(self).unwrap_or_default()));
+        flags.over(layer).checked()
+    }
+}
+
+impl Layer {
+    /// This layer, and `below` where it says nothing.
+    fn over(self, below: Layer) -> Layer {
+        Layer {
+            data: self.data.or(below.data),
+            listen: self.listen.or(below.listen),
+            shards: self.shards.or(below.shards),
+            tls_certificate: self.tls_certificate.or(below.tls_certificate),
+            tls_key: self.tls_key.or(below.tls_key),
+            log: self.log.or(below.log),
+            log_format: self.log_format.or(below.log_format),
+            connections_max: self.connections_max.or(below.connections_max),
+            idle_s: self.idle_s.or(below.idle_s),
+            head_s: self.head_s.or(below.head_s),
+            finish_s: self.finish_s.or(below.finish_s),
+            request_timeout_ms: self.request_timeout_ms.or(below.request_timeout_ms),
+            page_events_max: self.page_events_max.or(below.page_events_max),
+            body_bytes_max: self.body_bytes_max.or(below.body_bytes_max),
+            bodies_bytes_max: self.bodies_bytes_max.or(below.bodies_bytes_max),
+            disk_segment_bytes: self.disk_segment_bytes.or(below.disk_segment_bytes),
+            disk_reserve_bytes: self.disk_reserve_bytes.or(below.disk_reserve_bytes),
+            disk_cache_bytes: self.disk_cache_bytes.or(below.disk_cache_bytes),
+            disk_recent_bytes: self.disk_recent_bytes.or(below.disk_recent_bytes),
+            disk_write_buffer_bytes: self
+                .disk_write_buffer_bytes
+                .or(below.disk_write_buffer_bytes),
+            threads: self.threads.or(below.threads),
+        }
+    }
+
+    fn checked(self) -> Result<Config, ConfigError> {
+        let set = self.set();
+        let http = self.http()?;
+        let wrong = |name, what: String| ConfigError::Value { name, what };
+        let positive = |name, value: u64| match value {
+            0 => Err(wrong(name, "0; at least 1".into())),
+            value => Ok(value),
+        };
+        let tls = match (self.tls_certificate, self.tls_key) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            (Some(_), None) => {
+                return Err(wrong("tls_key", "it is missing, but tls_certificate is set".into()));
+            }
+            (None, Some(_)) => {
+                return Err(wrong("tls_certificate", "it is missing, but tls_key is set".into()));
+            }
+        };
+        let defaults = disk::Options::default();
+        let segment_bytes = self.disk_segment_bytes.unwrap_or(defaults.segment_bytes);
+        if !(SEGMENT_BYTES_MIN..=1 << 32).contains(&segment_bytes) {
+            let what = format!("{segment_bytes}; from {SEGMENT_BYTES_MIN} to {}", 1u64 << 32);
+            return Err(wrong("disk_segment_bytes", what));
+        }
+        let bounds = listen::Bounds::default();
+        let seconds = |name, given: Option<u64>, otherwise| match given {
+            Some(s) => positive(name, s).map(Duration::from_secs),
+            None => Ok(otherwise),
+        };
+        let connections_max = self.connections_max.unwrap_or(bounds.connections_max);
+        positive("connections_max", connections_max as u64)?;
+        let threads = self.threads.map(|n| positive("threads", n as u64)).transpose()?;
+        Ok(Config {
+            data: self.data.unwrap_or_else(|| "stormkeep-data".into()),
+            listen: self.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 2113))),
+            tls,
+            log: self.log.unwrap_or_else(|| "info".into()),
+            log_format: self.log_format.unwrap_or_default(),
+            threads: threads.map(|n| n as usize),
+            http,
+            disk: disk::Options {
+                shards: self.shards,
+                segment_bytes,
+                recent_bytes: self.disk_recent_bytes.unwrap_or(defaults.recent_bytes),
+                reserve_bytes: self.disk_reserve_bytes.unwrap_or(defaults.reserve_bytes),
+                cache_bytes: self.disk_cache_bytes.unwrap_or(defaults.cache_bytes),
+                write_buffer_bytes: self
+                    .disk_write_buffer_bytes
+                    .unwrap_or(defaults.write_buffer_bytes),
+                ..defaults
+            },
+            bounds: listen::Bounds {
+                connections_max,
+                idle: seconds("idle_s", self.idle_s, bounds.idle)?,
+                head: seconds("head_s", self.head_s, bounds.head)?,
+                // Not at all is a choice here.
+                finish: self.finish_s.map_or(bounds.finish, Duration::from_secs),
+                ..bounds
+            },
+            set,
+        })
+    }
+
+    fn http(&self) -> Result<http::Options, ConfigError> {
+        let wrong = |name, what: String| ConfigError::Value { name, what };
+        let otherwise = http::Options::default();
+        let idle = self.idle_s.map_or(listen::Bounds::default().idle, Duration::from_secs);
+        let timeout_ms = self.request_timeout_ms.map(Duration::from_millis);
+        let options = http::Options {
+            request_timeout: timeout_ms.unwrap_or(otherwise.request_timeout),
+            page_events_max: self.page_events_max.unwrap_or(otherwise.page_events_max),
+            body_bytes_max: self.body_bytes_max.unwrap_or(otherwise.body_bytes_max),
+            bodies_bytes_max: self.bodies_bytes_max.unwrap_or(otherwise.bodies_bytes_max),
+            heartbeat: otherwise.heartbeat.min(idle / 4),
+        };
+        if options.request_timeout.is_zero() {
+            return Err(wrong("request_timeout_ms", "0; at least 1".into()));
+        }
+        if !(1..=PAGE_EVENTS_MAX).contains(&options.page_events_max) {
+            let what = format!("{}; from 1 to {PAGE_EVENTS_MAX}", options.page_events_max);
+            return Err(wrong("page_events_max", what));
+        }
+        if options.body_bytes_max == 0 {
+            return Err(wrong("body_bytes_max", "0; at least 1".into()));
+        }
+        if options.bodies_bytes_max < options.body_bytes_max {
+            let what = format!(
+                "{}; at least body_bytes_max, {}: else no body fits",
+                options.bodies_bytes_max, options.body_bytes_max
+            );
+            return Err(wrong("bodies_bytes_max", what));
+        }
+        Ok(options)
+    }
+
+    /// What is set, as `name=value`; the data directory and the address apart, which are always told.
+    fn set(&self) -> String {
+        let all = serde_json::to_value(self).unwrap_or_default();
+        let all = all.as_object().into_iter().flatten();
+        let set = all.filter(|(name, value)| {
+            !value.is_null() && !["data", "listen"].contains(&name.as_str())
+        });
+        let pairs = set.map(|(name, value)| match value.as_str() {
+            Some(text) => format!("{name}={text}"),
+            None => format!("{name}={value}"),
+        });
         pairs.collect::<Vec<_>>().join(" ")
     }
+}
 
-    /// Options of HTTP and JSON.
-    pub fn http(&self) -> http::Options {
-        let limits = &self.limits;
-        http::Options {
-            request_timeout: limits.request_timeout,
-            page_events_max: limits.page_events,
-            body_bytes_max: usize::try_from(limits.body_bytes).unwrap_or(usize::MAX),
-            bodies_bytes_max: usize::try_from(limits.bodies_bytes).unwrap_or(usize::MAX),
-            heartbeat: (limits.idle / 4).min(http::Options::default().heartbeat),
-        }
-    }
+/// Events of a page that may be allowed at the most: at 256 bytes each, a few MiB.
+const PAGE_EVENTS_MAX: u32 = 10_000;
 
-    /// Options of the files.
-    pub fn disk(&self) -> disk::Options {
-        disk::Options {
-            shards: self.shards,
-            segment_bytes: self.disk.segment_bytes,
-            recent_bytes: usize::try_from(self.disk.recent_bytes).unwrap_or(usize::MAX),
-            reserve_bytes: self.disk.reserve_bytes,
-            cache_bytes: self.disk.cache_bytes,
-            write_buffer_bytes: self.disk.write_buffer_bytes,
-            ..disk::Options::default()
-        }
-    }
-
-    /// Bounds of the listener; reads the certificate and its key.
-    pub fn bounds(&self) -> Result<Bounds, ConfigError> {
-        let tls = match (&self.tls_certificate, &self.tls_key) {
-            (Some(certificate), Some(key)) => Some(tls::acceptor(certificate, key)?),
-            _ => None,
-        };
-        let limits = &self.limits;
-        let (idle, head, finish) = (limits.idle, limits.head, limits.finish);
-        Ok(Bounds { connections_max: limits.connections, idle, head, finish, tls })
-    }
+/// All names that may be set.
+fn names() -> impl Iterator<Item = String> {
+    let command = Layer::augment_args(Command::new("names"));
+    let names: Vec<String> =
+        command.get_arguments().map(|argument| argument.get_id().to_string()).collect();
+    names.into_iter()
 }
 
 #[cfg(test)]

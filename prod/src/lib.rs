@@ -12,4 +12,5 @@ pub mod follow;
 pub mod metrics;
 pub mod near;
 pub mod page;
+pub mod serve;
 pub mod service;

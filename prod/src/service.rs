@@ -138,7 +138,7 @@ impl<E: Env> Service<E> {
     }
 
     /// Hides all events of a stream, by its metadata: it counts as no stream until the next append, whose
-    /// revision follows the last. `$all` keeps them. A stream that is not there cannot be deleted.
+    /// revision follows the last. `$all` keeps them.
     pub async fn delete(
         &self,
         stream: StreamName,
@@ -147,7 +147,6 @@ impl<E: Env> Service<E> {
     ) -> Result<Appended, AppendError> {
         let deadline = tokio::time::Instant::now() + timeout;
         let left = || deadline.saturating_duration_since(tokio::time::Instant::now());
-        let described = if expected == Expected::Any { Expected::StreamExists } else { expected };
         let mut answer = Err(AppendError::Unavailable);
         for _ in 0..DELETE_TRIES {
             let metadata = self.metadata(&stream, left()).await;
@@ -157,7 +156,7 @@ impl<E: Env> Service<E> {
             let append = Append {
                 stream: stream.metadata(),
                 expected: revision.map_or(Expected::NoStream, Expected::Exactly),
-                described,
+                described: expected,
                 id: AppendId(uuid::Uuid::new_v4().as_u128()),
                 events: Arc::new([event(head::METADATA, data)]),
             };
@@ -168,12 +167,7 @@ impl<E: Env> Service<E> {
                 break;
             }
         }
-        answer.map_err(|error| match error {
-            AppendError::WrongExpectedRevision { actual, described, .. } => {
-                AppendError::WrongExpectedRevision { expected, actual, described }
-            }
-            error => error,
-        })
+        answer
     }
 
     /// Ends a stream for ever: nothing can be read from it or appended to it any more. `$all` keeps its events.

@@ -42,7 +42,7 @@ pub(super) async fn append<E: Env>(
     let key = key(&headers)?;
     let body = http.body(&headers, body).await?;
     let events = events(&body, key)?;
-    let id = key.unwrap_or_else(|| append_id(events.iter().map(|e| e.id)));
+    let id = key.unwrap_or_else(|| append_id(&events));
     let (described, events) = (Expected::Any, events.into());
     let append = Append { stream: stream.clone(), expected, described, id, events };
     let appended = http.service.append(append, http.options.request_timeout).await;

@@ -73,12 +73,13 @@ pub(super) async fn set_metadata<E: Env>(
         data: bytes::Bytes::copy_from_slice(&body.bytes),
         metadata: bytes::Bytes::new(),
     };
+    let events: Arc<[Event]> = Arc::new([event]);
     let append = Append {
         stream: stream.clone(),
         expected,
         described: Expected::Any,
-        id: append_id([event.id]),
-        events: Arc::new([event]),
+        id: append_id(&events),
+        events,
     };
     let appended = http.service.append(append, http.options.request_timeout).await;
     let appended = appended.map_err(|error| Problem::append(error, &stream))?;
