@@ -151,6 +151,7 @@ fn panicked(panic: Box<dyn Any + Send>) -> Response {
         .or_else(|| panic.downcast_ref::<&str>().copied())
         .unwrap_or("a panic without words");
     tracing::error!(what, "a request met a defect");
-    let detail = "the request met a defect of the server, which has logged it; an append may have happened";
+    let detail =
+        "the request met a defect of the server, which has logged it; an append may have happened";
     Problem::new(Kind::Internal, detail).into_response()
 }

@@ -221,7 +221,10 @@ mod tests {
         assert_eq!((&event.data[..], event.format), (data.as_bytes(), Format::Json));
         assert_eq!((&event.metadata[..], event.id), (&b"null"[..], EventId(9)));
         let shown = shown(event);
-        assert!(shown.contains(&format!(r#""data":{data},"format":"json","metadata":null"#)), "{shown}");
+        assert!(
+            shown.contains(&format!(r#""data":{data},"format":"json","metadata":null"#)),
+            "{shown}"
+        );
         assert!(shown.contains(r#""created":"2023-11-14T22:13:20.123456Z""#), "{shown}");
         assert!(shown.contains(r#""position":"6963200000505675776","#), "{shown}");
     }

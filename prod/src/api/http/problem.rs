@@ -155,7 +155,9 @@ impl Problem {
                     .with("expected", expected_value(expected))
                     .with("actual", actual)
             }
-            AppendError::Tombstoned => Problem::new(Kind::Tombstoned, format!("{stream}: {detail}")),
+            AppendError::Tombstoned => {
+                Problem::new(Kind::Tombstoned, format!("{stream}: {detail}"))
+            }
             AppendError::NotOwner { .. } | AppendError::Unavailable => {
                 Problem::new(Kind::Unavailable, detail)
             }
