@@ -14,7 +14,7 @@
 //! - **Links are not resolved.** `resolve_links` is accepted; there is nothing here that makes links, and what a
 //!   client writes as a link is read as it was written.
 //! - **A repeated append is recognised by the ids of its events, in their order**: they make its append id (see
-//!   [`request::append_id`]). It answers as the first time, if it is among the last 32 appends to its stream.
+//!   [`append_id`](crate::append_id::append_id)). It answers as the first time, if it is among the last 32 appends to its stream.
 //! - Both halves of a position are the same number. A position need not be that of an event.
 //! - A read sees what was there when it began; it does not chase a stream that grows.
 //!

@@ -5,7 +5,7 @@ use super::*;
 fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("stormkeep.toml");
-    fs::write(&path, text).unwrap();
+    std::fs::write(&path, text).unwrap();
     (folder, path)
 }
 

@@ -219,8 +219,9 @@ impl DiskLog {
                                 .push(LogRecord { position: Position::new(offset.into()), data });
                         }
                         if bytes >= PAGE_BYTES || scanned >= SCAN_BYTES {
+                            let at_tip = next >= end;
                             let next = Some(cursor(Some(Position::new(offset.into()))));
-                            return Ok(Page { records, next, at_tip: false });
+                            return Ok(Page { records, next, at_tip });
                         }
                     }
                     Frame::End { .. } => break,

@@ -129,7 +129,7 @@ impl<E: Env> Session<E> {
 async fn answer<E: Env>(service: Service<E>, partial: Partial) -> BatchAppendResp {
     let Partial { correlation, stream, expected, deadline, events } = partial;
     let events = events.done();
-    let id = request::append_id(&events);
+    let id = crate::append_id::append_id(&events);
     let described = Expected::Any;
     let append = Append { stream: stream.clone(), expected, described, id, events };
     let appended = if deadline.is_over() {

@@ -3,9 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use md5::{Digest, Md5};
 use stormkeep_core::{
-    append::{AppendId, Direction},
+    append::Direction,
     event::{Event, EventId, Format},
     head::TOMBSTONE,
     limits::{ENTRY_BYTES_MAX, EVENTS_PER_APPEND_MAX, InvalidAppend},
@@ -151,16 +150,6 @@ fn event(index: usize, mut proposed: Proposed) -> Result<Event, Trouble> {
     };
     let Proposed { data, custom_metadata: metadata, .. } = proposed;
     Ok(Event { id, kind: kind.into(), format, data, metadata })
-}
-
-/// The id of an append, made of the ids of its events and of nothing else: the MD5 of their 16 bytes each, the most
-/// significant first, in order. So whoever sends the same events again means the same append.
-pub fn append_id(events: &[Event]) -> AppendId {
-    let mut hash = Md5::new();
-    for event in events {
-        hash.update(event.id.0.to_be_bytes());
-    }
-    AppendId(u128::from_be_bytes(hash.finalize().into()))
 }
 
 /// What is read.

@@ -88,7 +88,7 @@ fn the_same_events_are_the_same_append() {
     let append = |ids: &[u128], bytes: usize| {
         let mut events = Events::default();
         ids.iter().for_each(|id| events.push(proposed(*id, bytes)).unwrap());
-        append_id(&events.done())
+        crate::append_id::append_id(&events.done())
     };
     assert_eq!(append(&[1, 2], 3), append(&[1, 2], 4));
     assert_ne!(append(&[1, 2], 3), append(&[2, 1], 3));

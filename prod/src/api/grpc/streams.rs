@@ -94,7 +94,7 @@ impl<E: Env> streams_server::Streams for Streams<E> {
         // Nothing is written before all of it is here: a client that falls silent costs its deadline.
         let received = tokio::time::timeout(deadline.left(), received).await;
         let (stream, expected, events) = received.map_err(|_| invalid(Deadline::trouble()))??;
-        let id = request::append_id(&events);
+        let id = crate::append_id::append_id(&events);
         let name = stream.clone();
         let append = Append { stream, expected, described: Expected::Any, id, events };
         let appended = self.service.append(append, deadline.left()).await;
