@@ -38,7 +38,8 @@ use stormkeep_core::env::Env;
 use tokio::{sync::Semaphore, time::Instant};
 use tower_http::catch_panic::CatchPanicLayer;
 
-pub use event::{EventInput, FormatName, date_time, uuid};
+pub(crate) use event::present;
+pub use event::{EventInput, FormatName, date_time, event_json, uuid};
 pub use problem::{Kind, Problem, expected_text};
 pub use query::parse_expected;
 

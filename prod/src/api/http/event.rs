@@ -175,6 +175,11 @@ impl<'a> EventOutput<'a> {
     }
 }
 
+/// An event as it is shown in pages.
+pub fn event_json(recorded: &RecordedEvent) -> serde_json::Result<String> {
+    serde_json::to_string(&EventOutput::of(recorded))
+}
+
 /// A time as RFC 3339 in UTC with microseconds.
 pub fn date_time(time: HybridTime) -> String {
     let (seconds, us) = (time.0 / 1_000_000, time.0 % 1_000_000);
