@@ -14,7 +14,7 @@ mod rounds;
 mod soak;
 mod workload;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
@@ -106,8 +106,17 @@ async fn interrupted() -> Result<()> {
     bail!("interrupted: what was started is stopped")
 }
 
-fn main() -> Result<()> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<()> {
     if let Some(Inner::CeilingServer { port }) = arguments.inner {
         let runtime = Builder::new_multi_thread().enable_all().build()?;
         return runtime.block_on(peer::ceiling::serve(port));

@@ -67,6 +67,10 @@ pub trait Peer: Sized + 'static {
     const TITLE: &'static str;
     /// Whether an acknowledged append survives a power cut.
     const DURABLE: bool = true;
+    /// Whether it keeps anything at all: then a run begins with a check that it refuses a wrong version.
+    const KEEPS: bool = true;
+    /// Whether it refuses an append that expects an empty stream where there are events.
+    const CHECKS_ABSENCE: bool = true;
     /// How reads and subscriptions are done, and what else a reader must know.
     const NOTE: &'static str;
     /// The longest pause between two appends of the latency line, ms: at least the period of a peer that polls,
@@ -107,4 +111,27 @@ pub fn event_id() -> u128 {
 pub fn written(id: u128) -> String {
     let hex = format!("{id:032x}");
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_payload_is_json_of_the_right_size_and_new_each_time() {
+        let (one, other) = (payload(), payload());
+        assert_ne!(one, other);
+        let value: serde_json::Value = serde_json::from_slice(&one).expect("it is JSON");
+        assert_eq!(value["v"].as_str().map(str::len), Some(EVENT_BYTES - 8));
+    }
+
+    #[test]
+    fn an_event_id_is_a_random_uuid() {
+        for _ in 0..100 {
+            let id = written(event_id());
+            assert_eq!(id.len(), 36);
+            assert_eq!(&id[14..15], "4", "version of {id}");
+            assert!("89ab".contains(&id[19..20]), "variant of {id}");
+        }
+    }
 }

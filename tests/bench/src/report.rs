@@ -169,3 +169,34 @@ pub fn print(
     );
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(per_second: Option<f64>, p50_ms: f64) -> Sample {
+        Sample { per_second, p50_ms, p99_ms: 9.0, calls: 1 }
+    }
+
+    #[test]
+    fn thousands_have_commas() {
+        let written = [0.0, 999.4, 1000.0, 33_104.0, 1_234_567.0].map(grouped);
+        assert_eq!(written, ["0", "999", "1,000", "33,104", "1,234,567"]);
+    }
+
+    #[test]
+    fn a_ratio_above_one_means_that_stormkeep_is_ahead() {
+        assert_eq!(ratio(&sample(Some(300.0), 1.0), &sample(Some(100.0), 9.0)), 3.0);
+        assert_eq!(ratio(&sample(None, 2.0), &sample(None, 1.0)), 0.5);
+    }
+
+    #[test]
+    fn the_median_run_is_shown() {
+        let mut row = Row::new("a", "A", true, "");
+        for rate in [30.0, 10.0, 20.0] {
+            row.add(BTreeMap::from([("reads", Ok(sample(Some(rate), 1.0)))]));
+        }
+        assert_eq!(row.median("reads").and_then(|sample| sample.per_second), Some(20.0));
+        assert!(row.median("latency").is_none());
+    }
+}

@@ -106,7 +106,7 @@ fn parse(rest: &mut &[u8]) -> Result<Option<Value>> {
         b':' => {
             number(head)?;
             Value::Int
-        },
+        }
         b'_' => Value::Null,
         b'$' | b'!' | b'=' => {
             let Ok(length) = usize::try_from(number(head)?) else { return Ok(Some(Value::Null)) };
@@ -139,4 +139,34 @@ fn parse(rest: &mut &[u8]) -> Result<Option<Value>> {
         }
         other => bail!("an answer of unknown kind {:?}", char::from(*other)),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_read_once_it_is_all_there() {
+        let wire = b"%2\r\n+has_more\r\n#f\r\n+events\r\n*2\r\n:7\r\n$3\r\nabc\r\n+next";
+        let whole = wire.len() - b"+next".len();
+        for cut in 0..whole {
+            assert!(parse(&mut &wire[..cut]).expect("well formed").is_none(), "cut at {cut}");
+        }
+        let mut rest = &wire[..];
+        let value = parse(&mut rest).expect("well formed").expect("complete");
+        assert_eq!(rest, b"+next");
+        let events = value.field("events").expect("the field is there");
+        assert_eq!(events.list().last().map(Value::text), Some(&b"abc"[..]));
+    }
+
+    #[test]
+    fn nulls_and_errors_are_values() {
+        for wire in ["$-1\r\n", "*-1\r\n", "_\r\n"] {
+            let value = parse(&mut wire.as_bytes()).expect("well formed");
+            assert!(matches!(value, Some(Value::Null)), "{wire:?}");
+        }
+        let value = parse(&mut &b"-ERR no\r\n"[..]).expect("well formed");
+        assert!(matches!(value, Some(Value::Error(text)) if text == "ERR no"));
+        assert!(parse(&mut &b"?\r\n"[..]).is_err());
+    }
 }

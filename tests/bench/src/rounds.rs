@@ -59,6 +59,9 @@ async fn round<P: Peer>(
     settings: Settings,
 ) -> Result<Round> {
     let peer = P::start(place).await.context("it did not start")?;
+    if P::KEEPS {
+        workload::checked(&peer).await?;
+    }
     let mut streams = Streams::new("s", workload::STREAMS);
     let mut round = Round::new();
     for line in lines {

@@ -119,3 +119,14 @@ pub async fn run(scratch: &Scratch, minutes: f64, connections: usize, as_json: b
     println!("- data folder at the end: {disk_mib} MiB");
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slope_is_that_of_the_line() {
+        assert!((slope(&[(0.0, 5.0), (1.0, 8.0), (2.0, 11.0)]) - 3.0).abs() < 1e-9);
+        assert_eq!(slope(&[(1.0, 5.0)]), 0.0);
+    }
+}

@@ -77,7 +77,7 @@ impl Streams {
     }
 }
 
-/// What one connection's loop does next; `true` if the call counts.
+/// What one connection's loop does next.
 trait Step<C>: 'static {
     async fn step(&mut self, connection: &mut C) -> Result<()>;
 }
@@ -152,6 +152,25 @@ pub async fn appends<P: Peer>(
     let (sample, steps) = closed_loop(peer, steps, settings).await?;
     streams.0 = steps.into_iter().flat_map(|step| step.0).collect();
     Ok(sample)
+}
+
+/// A peer that does not check versions, or does not keep what it acknowledged, is not measured.
+pub async fn checked<P: Peer>(peer: &P) -> Result<()> {
+    let mut stream = Stream::new("checked-1".to_owned());
+    let mut absent = stream.clone();
+    let mut connection = peer.connect().await?;
+    connection.append(&mut stream, 1).await.context("the first append")?;
+    let mut stale = stream.clone();
+    connection.append(&mut stream, 1).await.context("the second append")?;
+    let refused = peer.connect().await?.append(&mut stale, 1).await;
+    ensure!(refused.is_err(), "an append with a wrong version was taken");
+    if P::CHECKS_ABSENCE {
+        let refused = peer.connect().await?.append(&mut absent, 1).await;
+        ensure!(refused.is_err(), "an append that expects no stream was taken where there is one");
+    }
+    let events = connection.read(&stream).await?;
+    ensure!(events == 2, "{events} events of 2 were read");
+    Ok(())
 }
 
 /// Whole reads of streams of `READ_EVENTS` events.

@@ -34,6 +34,7 @@ impl Peer for Ceiling {
     const NAME: &'static str = "ceiling";
     const TITLE: &'static str = "Ceiling: tonic, empty handler";
     const DURABLE: bool = false;
+    const KEEPS: bool = false;
     const NOTE: &'static str = "no store at all: a tonic 0.14 server of the same protocol in another process, which takes the append's messages and answers; \
          its read answers 20 made-up events";
 

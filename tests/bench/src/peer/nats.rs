@@ -24,8 +24,9 @@ impl Peer for Nats {
     const NAME: &'static str = "nats";
     const TITLE: &'static str = "NATS 2.9 JetStream";
     const DURABLE: bool = false;
+    const CHECKS_ABSENCE: bool = false;
     const NOTE: &'static str = "**not durable**: no flush before the acknowledgement (`sync_interval` is 2 minutes). File storage, a subject for every stream, \
-         Nats-Expected-Last-Subject-Sequence; a read is an ephemeral push consumer with a filter, made and deleted; a push consumer";
+         Nats-Expected-Last-Subject-Sequence (0, no event yet, is not checked); a read is an ephemeral push consumer with a filter, made and deleted; a push consumer";
 
     async fn install(place: &Place) -> Result<()> {
         let folder = place.cache.join("nats");
