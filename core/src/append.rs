@@ -14,7 +14,7 @@ use crate::{
     limits::InvalidAppend,
     shard::{Checkpoint, ShardId},
     stream::StreamName,
-    time::HybridTime,
+    time::{GlobalPosition, HybridTime},
 };
 
 /// Names one append for ever, so that a retry of it is safe.
@@ -47,6 +47,9 @@ pub struct Append {
     pub stream: StreamName,
     /// What it demands of the stream.
     pub expected: Expected,
+    /// Of an append to a metadata stream: what it demands of the stream that is described. So a deletion, which is
+    /// written there, can be refused by the state of the stream itself.
+    pub described: Expected,
     /// Its id: a retry keeps it.
     pub id: AppendId,
     /// The events, in order; shared, since a retry and its batch hold the same ones.
@@ -74,10 +77,17 @@ pub struct Appended {
     pub first: u64,
     /// Revision of its last event.
     pub last: u64,
-    /// Time of its first event.
+    /// Time of its first event; each of the others has the next one.
     pub time: HybridTime,
     /// Whether this is the repeat of an append that was committed before.
     pub repeated: bool,
+}
+
+impl Appended {
+    /// The position of its last event in the order of all events.
+    pub fn position(&self) -> GlobalPosition {
+        GlobalPosition::of(self.time.plus(self.last - self.first), self.shard)
+    }
 }
 
 /// What an error says of the operation. It speaks of the attempt that it answers: an earlier attempt under
@@ -103,9 +113,14 @@ pub enum AppendError {
     WrongExpectedRevision {
         /// What the append demanded.
         expected: Expected,
-        /// The stream's last revision; `None` if it has no event.
+        /// The last revision of the stream that did not meet it; `None` if it has no event.
         actual: Option<u64>,
+        /// Whether it was the demand on the stream that a metadata stream describes.
+        described: bool,
     },
+    /// *no*: the stream was ended for ever.
+    #[error("the stream is deleted for ever: it has a tombstone; use another name")]
+    Tombstoned,
     /// *no*: this node does not own the shard of the stream. A gateway follows the hint.
     #[error("not the owner of the shard; ask {hint:?}")]
     NotOwner {
@@ -146,27 +161,72 @@ pub enum Freshness {
     Eventual,
 }
 
-/// A read of one stream, forwards.
+/// Which way a read goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Direction {
+    /// From older events to newer ones.
+    Forwards,
+    /// From newer events to older ones.
+    Backwards,
+}
+
+/// A read of one stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadStream {
     /// The stream.
     pub stream: StreamName,
-    /// Revision to begin at.
+    /// Revision to begin at, which is read as well. Backwards: a revision beyond the last begins at the last.
     pub from: u64,
     /// Events at the most.
     pub limit: u32,
+    /// Which way.
+    pub direction: Direction,
     /// How fresh it must be.
     pub freshness: Freshness,
 }
 
 /// What a read of a stream saw.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamSlice {
     /// The stream's last revision at the point of the read; `None` if it has no event.
-    /// For an eventual read, the last revision that it returned.
+    /// For an eventual read, the last revision that its node knew of.
     pub head: Option<u64>,
-    /// Events from [`ReadStream::from`] on, in order of revision, without a gap.
+    /// Whether the stream is there: it has an event, and is not deleted.
+    pub exists: bool,
+    /// Whether it was ended for ever.
+    pub tombstoned: bool,
+    /// The first revision that the stream shows; events before it are hidden by its metadata.
+    pub first_shown: u64,
+    /// Events from [`ReadStream::from`] on, in the order of the read, without a gap but for hidden ones.
     pub events: Vec<RecordedEvent>,
+    /// Where to go on, as [`ReadStream::from`]; `None`: this was the end. There may be more even if `events` is
+    /// empty, since events may be hidden by their age.
+    pub next: Option<u64>,
+}
+
+/// A read of the events of all shards, in their one order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadAll {
+    /// Forwards: the first position to read. Backwards: the first position *not* to read.
+    pub from: GlobalPosition,
+    /// Events at the most.
+    pub limit: u32,
+    /// Which way.
+    pub direction: Direction,
+    /// Strong: it waits, as long as its time allows, until it can show every append that this node answered
+    /// before it began.
+    pub freshness: Freshness,
+}
+
+/// What a read of all shards saw.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AllSlice {
+    /// Events in the order of the read.
+    pub events: Vec<RecordedEvent>,
+    /// Where to go on, as [`ReadAll::from`].
+    pub next: GlobalPosition,
+    /// All positions below this are final: no event will ever appear there that is not there now.
+    pub watermark: GlobalPosition,
 }
 
 /// A catch-up read of one shard's log, as the accept rule has it.
@@ -219,6 +279,8 @@ pub enum Request {
     Append(Append),
     /// Read a stream.
     ReadStream(ReadStream),
+    /// Read all shards.
+    ReadAll(ReadAll),
     /// Read a shard's log.
     ReadLog(ReadLog),
 }
@@ -230,6 +292,8 @@ pub enum Response {
     Append(Result<Appended, AppendError>),
     /// Of a read of a stream.
     ReadStream(Result<StreamSlice, ReadError>),
+    /// Of a read of all shards.
+    ReadAll(Result<AllSlice, ReadError>),
     /// Of a read of a log.
     ReadLog(Result<LogSlice, ReadError>),
 }

@@ -16,6 +16,8 @@ pub struct Config {
     /// Time between two reads of a log that has nothing new. Kinesis allows five reads a second and
     /// shard to all readers together.
     pub poll: Duration,
+    /// The shortest time between two reads of a log, even if this node knows that there is something new.
+    pub poll_min: Duration,
     /// An idle shard puts an empty batch this often, so that its time is closed.
     pub close_after: Duration,
     /// The first wait before a call to a service is repeated; it doubles up to `retry_max`.
@@ -49,6 +51,7 @@ impl Default for Config {
             dead_after: Duration::from_millis(4000),
             take_grace: Duration::from_millis(1500),
             poll: Duration::from_millis(300),
+            poll_min: Duration::from_millis(250),
             close_after: Duration::from_millis(2000),
             retry_min: Duration::from_millis(20),
             retry_max: Duration::from_millis(1000),

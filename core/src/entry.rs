@@ -14,7 +14,7 @@ use crate::{
     event::{Event, RecordedEvent},
     limits::{APPEND_FRAME_BYTES_MAX, ENTRY_FRAME_BYTES_MAX, EVENT_FRAME_BYTES_MAX},
     shard::ShardId,
-    stream::{Remembered, StreamName},
+    stream::StreamName,
     time::HybridTime,
 };
 
@@ -74,15 +74,15 @@ impl BatchedAppend {
         self.first + self.events.len() as u64 - 1
     }
 
-    /// What the head of its stream remembers of it.
-    pub fn remembered(&self, shard: ShardId, time: HybridTime) -> Remembered {
-        Remembered { id: self.id, shard, first: self.first, last: self.last(), time }
-    }
-
     /// Its events in their places; `time` is that of the first.
-    pub fn recorded(&self, time: HybridTime) -> impl Iterator<Item = RecordedEvent> + '_ {
+    pub fn recorded(
+        &self,
+        shard: ShardId,
+        time: HybridTime,
+    ) -> impl Iterator<Item = RecordedEvent> + '_ {
         (0..).zip(self.events.iter()).map(move |(n, event)| RecordedEvent {
             stream: self.stream.clone(),
+            shard,
             revision: self.first + n,
             time: time.plus(n),
             append: self.id,

@@ -11,18 +11,21 @@ use futures::channel::oneshot;
 
 use crate::{
     append::{
-        Append, AppendError, Appended, Freshness, LogSlice, ReadError, ReadLog, ReadStream,
-        Request, Response, StreamSlice,
+        Append, AppendError, Appended, Direction, Freshness, LogSlice, ReadError, ReadLog,
+        ReadStream, Request, Response, StreamSlice,
     },
+    ask::{Ask, Door, Grant, Range, Shut},
     config::Config,
     entry::Entry,
     env::{CallError, Clock, Env, Log, Network, NodeId, ReadLogError, Store},
+    event::RecordedEvent,
     limits,
-    owner::{Ask, Door, Grant, Shut},
     reader::{LogReader, StepError},
-    shard::{self, ShardId, ShardInfo},
+    shard::{self, ShardId, ShardInfo, sequencer::Shown},
     stats::{Counter, Stats},
+    time::HybridTime,
     wait::{Backoff, within},
+    watch::Watchers,
 };
 
 /// Where a request came from.
@@ -41,6 +44,8 @@ pub(crate) struct Routes {
     pub(crate) owners: BTreeMap<ShardId, NodeId>,
     /// The shards that this node serves.
     pub(crate) here: BTreeMap<ShardId, Door>,
+    /// The newest time of an append that this node answered.
+    pub(crate) newest: HybridTime,
     /// When a request last looked the owner of a shard up (`None`: the shards), in elapsed time.
     looked: BTreeMap<Option<ShardId>, Duration>,
 }
@@ -51,6 +56,7 @@ pub(crate) struct Gateway<E: Env> {
     pub(crate) config: Arc<Config>,
     pub(crate) stats: Arc<Stats>,
     pub(crate) routes: Mutex<Routes>,
+    pub(crate) watchers: Watchers,
 }
 
 /// Where the owner of a shard is.
@@ -60,11 +66,26 @@ enum Owner {
     Nowhere,
 }
 
+/// What is asked of an owner.
+enum Question {
+    Append(Append),
+    Read(ReadStream),
+}
+
 /// What one try came to.
 enum Try<T> {
     Done(T),
     /// Not the owner, surely; ask this one, or look again.
     Redirect(Option<NodeId>),
+}
+
+impl<T> Try<T> {
+    fn map<R>(self, of: impl FnOnce(T) -> R) -> Try<R> {
+        match self {
+            Try::Done(answer) => Try::Done(of(answer)),
+            Try::Redirect(hint) => Try::Redirect(hint),
+        }
+    }
 }
 
 impl<E: Env> Gateway<E> {
@@ -79,6 +100,7 @@ impl<E: Env> Gateway<E> {
             Request::ReadStream(read) => {
                 Response::ReadStream(self.read(read, timeout, origin).await)
             }
+            Request::ReadAll(read) => Response::ReadAll(self.read_all(read, timeout).await),
             Request::ReadLog(read) => Response::ReadLog(self.read_log(read, timeout).await),
         }
     }
@@ -90,19 +112,16 @@ impl<E: Env> Gateway<E> {
         origin: Origin,
     ) -> Result<Appended, AppendError> {
         limits::check(&append)?;
-        let key = append.stream.key();
-        let answer = self
-            .at_owner(key, timeout, origin, async |owner, left| match owner {
-                Owner::Here(owner) => self.append_here(owner, append.clone(), left).await,
-                Owner::At(node) => self.append_at(node, append.clone(), left).await,
-                Owner::Nowhere => Try::Redirect(None),
-            })
-            .await;
-        match answer {
-            Ok(result) => result,
+        let question = Question::Append(append);
+        let answer = match self.at_owner(&question, timeout, origin).await {
+            Ok(Response::Append(answer)) => answer,
             Err(hint) if origin == Origin::Peer => Err(AppendError::NotOwner { hint }),
-            Err(_) => Err(AppendError::Unavailable),
+            Ok(_) | Err(_) => Err(AppendError::Unavailable),
+        };
+        if let Ok(appended) = &answer {
+            self.answered(appended);
         }
+        answer
     }
 
     async fn append_here(
@@ -155,17 +174,10 @@ impl<E: Env> Gateway<E> {
                 None => Err(ReadError::Unavailable),
             };
         }
-        let answer = self
-            .at_owner(read.stream.key(), timeout, origin, async |owner, left| match owner {
-                Owner::Here(owner) => self.read_here(owner, &read, left).await,
-                Owner::At(node) => self.read_at(node, &read, left).await,
-                Owner::Nowhere => Try::Redirect(None),
-            })
-            .await;
-        match answer {
-            Ok(result) => result,
+        match self.at_owner(&Question::Read(read), timeout, origin).await {
+            Ok(Response::ReadStream(answer)) => answer,
             Err(hint) if origin == Origin::Peer => Err(ReadError::NotOwner { hint }),
-            Err(_) => Err(ReadError::Unavailable),
+            Ok(_) | Err(_) => Err(ReadError::Unavailable),
         }
     }
 
@@ -176,8 +188,7 @@ impl<E: Env> Gateway<E> {
         left: Duration,
     ) -> Try<Result<StreamSlice, ReadError>> {
         let (reply, answer) = oneshot::channel();
-        let to = read.from.saturating_add(u64::from(read.limit).saturating_sub(1));
-        match owner.offer(Ask::Read(read.stream.clone(), (read.from, to), reply)) {
+        match owner.offer(Ask::Read(read.stream.clone(), range(read), reply)) {
             Ok(()) => {}
             Err(Shut::Gone) => return Try::Redirect(None),
             Err(Shut::Full) => {
@@ -212,18 +223,24 @@ impl<E: Env> Gateway<E> {
 
     /// Joins what the store has with the owner's tail: everything below the tail is in the store.
     async fn finish(&self, read: &ReadStream, grant: Grant) -> Result<StreamSlice, ReadError> {
-        let Grant { head, tail } = grant;
-        let Some(last) = head.filter(|last| *last >= read.from && read.limit > 0) else {
-            return Ok(StreamSlice { head, events: Vec::new() });
+        let Grant { shown, tail } = grant;
+        let Some((low, high)) = range(read).within(&shown) else {
+            return Ok(slice(read, shown, None, Vec::new()));
         };
-        let below = tail.first().map_or(last + 1, |e| e.revision);
+        let below = tail.first().map_or(high + 1, |e| e.revision);
         let mut events = Vec::new();
-        if read.from < below {
-            let count = (below - read.from).min(u64::from(read.limit)) as u32;
+        if low < below {
+            let count = (below - low).min(u64::from(read.limit)) as u32;
             let mut backoff = Backoff::new(&self.config);
             loop {
-                let store = self.env.store();
-                match store.events(&read.stream, read.from, count, Freshness::Strong).await {
+                let stored = self.env.store().events(
+                    &read.stream,
+                    low,
+                    count,
+                    Direction::Forwards,
+                    Freshness::Strong,
+                );
+                match stored.await {
                     Ok(stored) => {
                         events = stored;
                         break;
@@ -235,17 +252,43 @@ impl<E: Env> Gateway<E> {
             events.retain(|e| e.revision < below);
         }
         events.extend(tail);
-        Ok(StreamSlice { head, events })
+        events.retain(|e| e.time >= shown.oldest);
+        if read.direction == Direction::Backwards {
+            events.reverse();
+        }
+        Ok(slice(read, shown, Some((low, high)), events))
     }
 
     async fn read_stored(&self, read: &ReadStream) -> Result<StreamSlice, ReadError> {
-        let store = self.env.store();
-        let events = store.events(&read.stream, read.from, read.limit, Freshness::Eventual).await;
-        let mut events = events.map_err(|_| ReadError::Unavailable)?;
+        let (store, now) = (self.env.store(), self.env.clock().now());
+        let unavailable = |_| ReadError::Unavailable;
+        let described = read.stream.described();
+        let head = store.head(&described, Freshness::Eventual).await.map_err(unavailable)?;
+        let shown = Shown::of(head.as_ref(), &read.stream, now);
+        let Some((low, high)) = range(read).within(&shown) else {
+            return Ok(slice(read, shown, None, Vec::new()));
+        };
+        let (from, limit) = match read.direction {
+            Direction::Forwards => (low, high - low + 1),
+            Direction::Backwards => (high, high - low + 1),
+        };
+        let (stream, direction) = (&read.stream, read.direction);
+        let events = store.events(stream, from, limit as u32, direction, Freshness::Eventual).await;
+        let mut events = events.map_err(unavailable)?;
         // One replica may have a row and not the one before it.
-        let gapless = (read.from..).zip(&events).take_while(|(n, e)| e.revision == *n).count();
+        let expected = |n: u64| match direction {
+            Direction::Forwards => low.checked_add(n),
+            Direction::Backwards => high.checked_sub(n),
+        };
+        let gapless = (0..).zip(&events).take_while(|(n, e)| expected(*n) == Some(e.revision));
+        let gapless = gapless.count();
         events.truncate(gapless);
-        Ok(StreamSlice { head: events.last().map(|e| e.revision), events })
+        let covered = events.last().map(|last| match direction {
+            Direction::Forwards => (low, last.revision),
+            Direction::Backwards => (last.revision, high),
+        });
+        events.retain(|e| e.time >= shown.oldest);
+        Ok(slice(read, shown, covered, events))
     }
 
     async fn read_log(&self, read: ReadLog, timeout: Duration) -> Result<LogSlice, ReadError> {
@@ -270,22 +313,44 @@ impl<E: Env> Gateway<E> {
         for (_, entry) in &step.accepted {
             if let Entry::Batch(batch) = entry {
                 for (time, append) in batch.timed() {
-                    events.extend(append.recorded(time));
+                    events.extend(append.recorded(batch.shard, time));
                 }
             }
         }
         Ok(LogSlice { events, next: reader.checkpoint().clone() })
     }
 
-    /// Tries at the owner of a key until one answers or the time is over. `Err`: no owner answered; the
-    /// last hint.
-    async fn at_owner<T>(
+    /// One try of a question at an owner.
+    async fn attempt(&self, question: &Question, owner: Owner, left: Duration) -> Try<Response> {
+        match (question, owner) {
+            (_, Owner::Nowhere) => Try::Redirect(None),
+            (Question::Append(append), Owner::Here(owner)) => {
+                self.append_here(owner, append.clone(), left).await.map(Response::Append)
+            }
+            (Question::Append(append), Owner::At(node)) => {
+                self.append_at(node, append.clone(), left).await.map(Response::Append)
+            }
+            (Question::Read(read), Owner::Here(owner)) => {
+                self.read_here(owner, read, left).await.map(Response::ReadStream)
+            }
+            (Question::Read(read), Owner::At(node)) => {
+                self.read_at(node, read, left).await.map(Response::ReadStream)
+            }
+        }
+    }
+
+    /// Tries at the owner of the stream's shard until one answers or the time is over. `Err`: no owner answered;
+    /// the last hint.
+    async fn at_owner(
         &self,
-        key: u128,
+        question: &Question,
         timeout: Duration,
         origin: Origin,
-        attempt: impl AsyncFn(Owner, Duration) -> Try<T>,
-    ) -> Result<T, Option<NodeId>> {
+    ) -> Result<Response, Option<NodeId>> {
+        let key = match question {
+            Question::Append(append) => append.stream.key(),
+            Question::Read(read) => read.stream.key(),
+        };
         let clock = self.env.clock();
         let deadline = clock.elapsed() + timeout;
         let mut backoff = Backoff::new(&self.config);
@@ -297,7 +362,7 @@ impl<E: Env> Gateway<E> {
             if left.is_zero() {
                 return Err(None);
             }
-            let hint = match attempt(owner, left).await {
+            let hint = match self.attempt(question, owner, left).await {
                 Try::Done(answer) => return Ok(answer),
                 Try::Redirect(hint) => hint,
             };
@@ -381,5 +446,30 @@ impl<E: Env> Gateway<E> {
     /// The routes. A panic elsewhere while they were held leaves them usable: every entry is a hint.
     pub(crate) fn routes(&self) -> std::sync::MutexGuard<'_, Routes> {
         self.routes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn range(read: &ReadStream) -> Range {
+    Range { from: read.from, limit: read.limit, direction: read.direction }
+}
+
+/// `covered`: the lowest and the highest revision that the read went through.
+fn slice(
+    read: &ReadStream,
+    shown: Shown,
+    covered: Option<(u64, u64)>,
+    events: Vec<RecordedEvent>,
+) -> StreamSlice {
+    let next = covered.and_then(|(low, high)| match read.direction {
+        Direction::Forwards => shown.head.filter(|last| high < *last).map(|_| high + 1),
+        Direction::Backwards => (low > shown.first).then(|| low - 1),
+    });
+    StreamSlice {
+        next,
+        head: shown.head,
+        exists: shown.exists,
+        tombstoned: shown.tombstoned,
+        first_shown: shown.first,
+        events,
     }
 }

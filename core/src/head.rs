@@ -39,9 +39,7 @@ pub struct Remembered {
 
 /// What a stream shows of its events, as its metadata says. Events beyond it are hidden from reads of the
 /// stream, not from `$all`.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Limits {
     /// `$tb`: the first revision that is shown. Never above the next revision at the time it was set, so that
     /// a stream that hides all its events is empty until the next append, and shows that.
@@ -136,6 +134,15 @@ impl Head {
         }
         head.remembered.push_back(change.append.clone());
         head
+    }
+
+    /// Completes what the store says of a stream by what a log's tail says of it. The store may be ahead of the
+    /// beginning of the tail.
+    pub fn complete(stored: Option<Head>, tail: &[Change]) -> Option<Head> {
+        tail.iter().fold(stored, |head, change| match head {
+            Some(head) if !head.lacks(&change.append) => Some(head),
+            head => Some(Head::extend(head, change)),
+        })
     }
 
     /// Whether this head does not have an append yet.

@@ -18,6 +18,7 @@ pub mod config;
 pub mod entry;
 pub mod env;
 pub mod event;
+pub mod head;
 pub mod limits;
 pub mod reader;
 pub mod shard;
@@ -25,13 +26,17 @@ pub mod stats;
 pub mod stream;
 pub mod time;
 
+mod all;
+mod ask;
 mod gateway;
 mod materializer;
 mod node;
 mod owner;
 mod takeover;
 mod wait;
+mod watch;
 
 pub use config::Config;
 pub use node::Node;
 pub use stats::{Counter, Stats};
+pub use watch::Watch;

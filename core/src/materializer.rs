@@ -10,20 +10,47 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use futures::{StreamExt, stream};
 use tracing::{debug, error, info};
 
 use crate::{
+    append::Freshness,
     config::Config,
     entry::{Batch, Entry},
     env::{Clock, Env, NodeId, ReadLogError, Row, Store, StoreError},
     reader::{LogReader, StepError},
     shard::{Checkpoint, ShardId, fold::Fold},
     stats::{Counter, Stats},
-    wait::{Backoff, may_linger},
+    wait::{Backoff, Bell, may_linger, within},
+    watch::Watchers,
 };
+
+/// How others speak to a fold that runs.
+#[derive(Debug, Default)]
+pub(crate) struct Handle {
+    stop: AtomicBool,
+    bell: Bell,
+}
+
+impl Handle {
+    /// Ends the fold after its current step.
+    pub(crate) fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.bell.ring();
+    }
+
+    /// The log has more: the fold need not wait for its next look. A hint, and no more.
+    pub(crate) fn wake(&self) {
+        self.bell.ring();
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
 
 /// What a materializer is given.
 pub(crate) struct Materializer<E: Env> {
@@ -32,8 +59,9 @@ pub(crate) struct Materializer<E: Env> {
     pub(crate) config: Arc<Config>,
     pub(crate) stats: Arc<Stats>,
     pub(crate) shard: ShardId,
-    /// Set from outside: end after the current step.
-    pub(crate) stop: Arc<AtomicBool>,
+    pub(crate) handle: Arc<Handle>,
+    /// Who waits for what it writes.
+    pub(crate) watchers: Watchers,
 }
 
 impl<E: Env> Materializer<E> {
@@ -51,7 +79,7 @@ impl<E: Env> Materializer<E> {
         // a while, so that a takeover or a slower reader is not starved.
         let mut pace = self.config.poll;
         let mut written = at;
-        while !self.stop.load(Ordering::Relaxed) && !written.ended {
+        while !self.handle.is_stopped() && !written.ended {
             let step = match reader.step().await {
                 Ok(step) => step,
                 Err(error) => {
@@ -79,10 +107,12 @@ impl<E: Env> Materializer<E> {
                 self.checkpoint(at).await;
                 written = at.clone();
                 progress(at.accepted);
+                let streams = batches.iter().flat_map(|b| &b.appends).map(|a| &a.stream);
+                self.watchers.changed(streams);
                 self.stats.add(Counter::BatchesFolded, batches.len() as u64);
             }
             if step.at_tip && !step.ended {
-                self.env.clock().sleep(pace).await;
+                self.rest(pace).await;
                 pace = (pace * 9 / 10).max(self.config.poll);
             }
         }
@@ -92,11 +122,22 @@ impl<E: Env> Materializer<E> {
         }
     }
 
+    /// Waits until it is time to look for more: after `pace`, or sooner if this node knows of more.
+    async fn rest(&self, pace: Duration) {
+        let clock = self.env.clock();
+        let shortest = self.config.poll_min.min(pace);
+        if !shortest.is_zero() {
+            clock.sleep(shortest).await;
+        }
+        within(clock, pace - shortest, self.handle.bell.rung()).await;
+    }
+
     async fn fold(&self, fold: &mut Fold, batches: &[&Batch]) {
         fold.bound(self.config.heads_max);
         loop {
             let cold = stream::iter(fold.needs(batches.iter().copied())).map(async |stream| {
-                let head = self.until_done(|| self.env.store().head(&stream)).await;
+                let head =
+                    self.until_done(|| self.env.store().head(&stream, Freshness::Strong)).await;
                 (stream, head)
             });
             let heads: Vec<_> = cold.buffered(self.config.fold_concurrency).collect().await;

@@ -2,29 +2,29 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use futures::channel::mpsc;
+use futures::{FutureExt, channel::mpsc, future::BoxFuture};
 use tracing::{debug, info};
 
 use crate::{
     append::{Request, Response},
+    ask::Door,
     config::Config,
     env::{Clock, Env, EpochRow, NodeId, NodeRow, Row, Store, StoreError, Token},
     gateway::{Gateway, Origin, Routes},
-    materializer::Materializer,
-    owner::{Control, Door, Ended, Owner},
+    materializer::{Handle, Materializer},
+    owner::{Control, Ended, Owner},
     shard::{
         self, ShardId, ShardInfo,
         lease::{Action, Leases, View},
     },
     stats::Stats,
+    stream::StreamName,
     takeover::{NotTaken, Takeover},
+    watch::{Watch, Watchers},
 };
 
 /// A running node. Cheap to clone; the tasks behind it end with the process.
@@ -53,7 +53,7 @@ struct Work {
     /// Whether this node is leaving: it takes no shard any more.
     draining: bool,
     owned: BTreeMap<ShardId, mpsc::UnboundedSender<Control>>,
-    folds: BTreeMap<ShardId, Arc<AtomicBool>>,
+    folds: BTreeMap<ShardId, Arc<Handle>>,
     /// Closed shards that are known to be folded to their end.
     ended: BTreeSet<ShardId>,
 }
@@ -71,6 +71,7 @@ impl<E: Env> Node<E> {
             config: config.clone(),
             stats: stats.clone(),
             routes: Mutex::new(Routes::default()),
+            watchers: Watchers::default(),
         };
         let inner = Arc::new(Inner {
             env: env.clone(),
@@ -86,21 +87,29 @@ impl<E: Env> Node<E> {
     }
 
     /// Answers a client's request within `timeout`, wherever its owner is.
-    pub async fn handle(&self, request: Request, timeout: Duration) -> Response {
-        self.inner.gateway.handle(request, timeout, Origin::Client).await
+    pub fn handle(&self, request: Request, timeout: Duration) -> BoxFuture<'static, Response> {
+        let inner = self.inner.clone();
+        async move { inner.gateway.handle(request, timeout, Origin::Client).await }.boxed()
     }
 
     /// Answers a peer's request within `timeout`, or says that this node is not the owner.
-    pub async fn serve(&self, request: Request, timeout: Duration) -> Response {
-        self.inner.gateway.handle(request, timeout, Origin::Peer).await
+    pub fn serve(&self, request: Request, timeout: Duration) -> BoxFuture<'static, Response> {
+        let inner = self.inner.clone();
+        async move { inner.gateway.handle(request, timeout, Origin::Peer).await }.boxed()
     }
 
-    /// Gives all shards back, finishing what is under way. Returns when none is left.
+    /// Gives all shards back, finishing what is under way. Returns when none is left; the node then takes none any more.
     pub async fn drain(&self) {
         self.inner.work().draining = true;
         while !self.inner.work().owned.is_empty() {
             self.inner.env.clock().sleep(self.inner.config.retry_min).await;
         }
+    }
+
+    /// Ends when something new of a stream, or of any, is in the store. Call it, then read, then wait for it. It is a hint
+    /// from this node's own folds: look again now and then all the same.
+    pub fn watch(&self, stream: Option<StreamName>) -> Watch {
+        self.inner.gateway.watchers.watch(stream)
     }
 
     /// The shards that this node serves now.
@@ -110,7 +119,13 @@ impl<E: Env> Node<E> {
 }
 
 impl<E: Env> Inner<E> {
-    /// Gives signs of life, and decides about shards, for ever.
+    /// Whether this node was drained and has nothing to do any more.
+    fn has_left(&self) -> bool {
+        let work = self.work();
+        work.draining && work.owned.is_empty() && work.folds.is_empty()
+    }
+
+    /// Gives signs of life, and decides about shards, until it is drained.
     async fn live(self: Arc<Self>) {
         let mut leases = Leases::new(self.me, self.config.dead_after, self.config.take_grace);
         let mut beat = 0;
@@ -118,6 +133,9 @@ impl<E: Env> Inner<E> {
             beat += 1;
             if let Err(error) = self.tick(&mut leases, beat).await {
                 debug!(node = %self.me.0, %error, "no look at the cluster this time");
+            }
+            if self.has_left() {
+                return;
             }
             // Between three and five quarters, so that nodes do not march in step.
             let quarter = self.config.heartbeat.as_micros() as u64 / 4;
@@ -167,7 +185,7 @@ impl<E: Env> Inner<E> {
                         self.take(shard.clone(), shard::ancestors(&shards, shard), row);
                     }
                 }
-                Action::Fold(shard) => self.fold(shard),
+                Action::Fold(shard) => drop(self.fold(shard)),
                 Action::Release(shard) => self.tell(shard, Control::Release),
                 Action::Warn(row) => self.tell(row.shard, Control::Seen(row)),
             }
@@ -223,7 +241,7 @@ impl<E: Env> Inner<E> {
             if ended != Some(Ended::Closed)
                 && let Some(stop) = work.folds.remove(&id)
             {
-                stop.store(true, Ordering::Relaxed);
+                stop.stop();
             }
         });
     }
@@ -252,10 +270,14 @@ impl<E: Env> Inner<E> {
         };
         let row = owner.row();
         // Not before: the log allows few reads a second, and the takeover needs them.
-        self.fold(id);
+        let fold = self.fold(id);
         let (door, mut asked) = Door::new(self.config.queue_max);
-        self.gateway.routes().here.insert(id, door);
-        let ended = owner.serve(&mut asked, told).await;
+        {
+            let mut routes = self.gateway.routes();
+            routes.here.insert(id, door);
+            routes.newest = routes.newest.max(owner.closes());
+        }
+        let ended = owner.serve(&mut asked, told, || fold.wake()).await;
         self.gateway.routes().here.remove(&id);
         if ended == Ended::Released {
             takeover.release(row).await;
@@ -264,14 +286,14 @@ impl<E: Env> Inner<E> {
     }
 
     /// Folds a shard beside everything else, unless this node is at it already.
-    fn fold(self: &Arc<Self>, shard: ShardId) {
-        let stop = Arc::new(AtomicBool::new(false));
+    fn fold(self: &Arc<Self>, shard: ShardId) -> Arc<Handle> {
+        let handle = Arc::new(Handle::default());
         {
             let mut work = self.work();
-            if work.folds.contains_key(&shard) {
-                return;
+            if let Some(running) = work.folds.get(&shard) {
+                return running.clone();
             }
-            work.folds.insert(shard, stop.clone());
+            work.folds.insert(shard, handle.clone());
         }
         let materializer = Materializer {
             env: self.env.clone(),
@@ -279,17 +301,19 @@ impl<E: Env> Inner<E> {
             config: self.config.clone(),
             stats: self.stats.clone(),
             shard,
-            stop: stop.clone(),
+            handle: handle.clone(),
+            watchers: self.gateway.watchers.clone(),
         };
-        let this = self.clone();
+        let (this, own) = (self.clone(), handle.clone());
         self.env.clock().spawn(async move {
             let progress = |accepted| this.tell(shard, Control::Materialized(accepted));
             materializer.run(progress).await;
             let mut work = this.work();
-            if work.folds.get(&shard).is_some_and(|s| Arc::ptr_eq(s, &stop)) {
+            if work.folds.get(&shard).is_some_and(|h| Arc::ptr_eq(h, &own)) {
                 work.folds.remove(&shard);
             }
         });
+        handle
     }
 
     /// The work list. A panic elsewhere while it was held leaves it usable: it only says what runs.

@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 
 use bytes::Bytes;
@@ -20,63 +20,21 @@ use futures::{
 use tracing::{debug, info};
 
 use crate::{
-    append::{Append, AppendError, Appended, Outcome, ReadError},
+    append::{Append, AppendError, Appended, Freshness, Outcome, ReadError},
+    ask::{Ask, Grant, Range, shut},
     config::Config,
     env::{Clock, Env, EpochRow, Log, NodeId, Position, PutError, Store},
-    event::RecordedEvent,
+    head::Head,
     shard::{
         ShardId, ShardInfo,
         sequencer::{Answer, Check, Offer, Sequencer},
     },
     stats::{Counter, Stats},
-    stream::{Head, StreamName},
+    stream::StreamName,
     takeover::Taken,
+    time::{HybridTime, WallTime},
     wait::{Backoff, may_linger},
 };
-
-/// A question to an owner, with the way back for its answer.
-pub(crate) enum Ask {
-    Append(Append, oneshot::Sender<Result<Appended, AppendError>>),
-    /// A read of a stream between two revisions, both included.
-    Read(StreamName, (u64, u64), oneshot::Sender<Result<Grant, ReadError>>),
-}
-
-/// The way to an owner: a queue of bounded length. All hold the same sender, since each clone of one
-/// would bring a place of its own, and the queue would have no bound.
-#[derive(Clone)]
-pub(crate) struct Door(Arc<Mutex<mpsc::Sender<Ask>>>);
-
-/// Why an owner took no question.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Shut {
-    /// Too many wait.
-    Full,
-    /// It serves no more.
-    Gone,
-}
-
-impl Door {
-    /// A door, and where the questions come out.
-    pub(crate) fn new(queue_max: usize) -> (Self, mpsc::Receiver<Ask>) {
-        // The one sender has a place of its own.
-        let (sender, receiver) = mpsc::channel(queue_max.saturating_sub(1));
-        (Door(Arc::new(Mutex::new(sender))), receiver)
-    }
-
-    pub(crate) fn offer(&self, ask: Ask) -> Result<(), Shut> {
-        let mut sender = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let full = |error: mpsc::TrySendError<Ask>| {
-            if error.is_full() { Shut::Full } else { Shut::Gone }
-        };
-        sender.try_send(ask).map_err(full)
-    }
-}
-
-/// Leave to read a stream up to its head: what the store does not have yet is in `tail`.
-pub(crate) struct Grant {
-    pub(crate) head: Option<u64>,
-    pub(crate) tail: Vec<RecordedEvent>,
-}
 
 /// What an owner is told from its own node.
 #[derive(Debug, Clone, Copy)]
@@ -103,7 +61,7 @@ pub(crate) enum Ended {
 /// What the sequencer keeps with a question.
 enum Ticket {
     Append(oneshot::Sender<Result<Appended, AppendError>>),
-    Read { stream: StreamName, range: (u64, u64), reply: oneshot::Sender<Result<Grant, ReadError>> },
+    Read { stream: StreamName, range: Range, reply: oneshot::Sender<Result<Grant, ReadError>> },
 }
 
 pub(crate) struct Owner<E: Env> {
@@ -115,10 +73,12 @@ pub(crate) struct Owner<E: Env> {
     row: EpochRow,
     last: Option<Position>,
     sequencer: Sequencer<Ticket>,
+    /// A reader of all shards waits for the time to be closed up to here.
+    close: HybridTime,
     /// Questions that the open batch had no room for, in order of arrival. More than one, when several
     /// waited for the same head.
     stalled: VecDeque<Ask>,
-    /// Questions that wait for the head of their stream, in order of arrival.
+    /// Questions that wait for the head of their stream, in order of arrival; the key is no metadata stream.
     cold: BTreeMap<StreamName, Vec<Ask>>,
     cold_count: usize,
 }
@@ -144,6 +104,7 @@ impl<E: Env> Owner<E> {
             row,
             last,
             sequencer,
+            close: HybridTime::default(),
             stalled: VecDeque::new(),
             cold: BTreeMap::new(),
             cold_count: 0,
@@ -155,11 +116,18 @@ impl<E: Env> Owner<E> {
         self.row
     }
 
-    /// Serves until the epoch ends, and answers everything that waits.
+    /// The time that its shard is closed up to.
+    pub(crate) fn closes(&self) -> HybridTime {
+        self.sequencer.closes()
+    }
+
+    /// Serves until the epoch ends, and answers everything that waits. `confirmed` is called when the log has more for
+    /// its readers.
     pub(crate) async fn serve(
         mut self,
         requests: &mut mpsc::Receiver<Ask>,
         control: &mut mpsc::UnboundedReceiver<Control>,
+        confirmed: impl Fn(),
     ) -> Ended {
         let env = self.env.clone();
         let clock = env.clock();
@@ -172,6 +140,10 @@ impl<E: Env> Owner<E> {
 
         let ended = loop {
             if let Some(bytes) = self.sequencer.seal() {
+                put = self.put(bytes).fuse();
+            } else if self.sequencer.closes() < self.close
+                && let Some(bytes) = self.sequencer.seal_empty(self.close_at())
+            {
                 put = self.put(bytes).fuse();
             }
             self.retry_stalled(&mut loads);
@@ -213,6 +185,7 @@ impl<E: Env> Owner<E> {
                         debug!(node = %self.node, shard = %self.shard.id, epoch = self.row.epoch, %position, "confirmed");
                         self.last = self.last.max(Some(position));
                         self.sequencer.confirmed();
+                        confirmed();
                         idle = clock.sleep(self.config.close_after).boxed().fuse();
                     }
                     PutEnd::Closed => break Ended::Closed,
@@ -248,6 +221,11 @@ impl<E: Env> Owner<E> {
         ended
     }
 
+    /// The time of a batch that closes what a reader waits for.
+    fn close_at(&self) -> WallTime {
+        WallTime(self.env.clock().now().0.max(self.close.0))
+    }
+
     /// Whether another question may be taken: all that wait are bounded, whatever they wait for.
     fn has_room(&self) -> bool {
         self.stalled.is_empty()
@@ -263,13 +241,14 @@ impl<E: Env> Owner<E> {
             return self.park(stream, ask);
         }
         match ask {
+            Ask::Close(time) => self.close = self.close.max(time),
             Ask::Append(_, reply) if reply.is_canceled() => {}
             Ask::Append(append, reply) => {
                 let wall = self.env.clock().now();
                 match self.sequencer.append(wall, append, Ticket::Append(reply)) {
                     Offer::Taken => {}
                     Offer::NeedsHead((append, ticket)) => {
-                        let stream = append.stream.clone();
+                        let stream = append.stream.described();
                         loads.push(self.load(stream.clone()));
                         self.park(stream, ask_again(append, ticket));
                     }
@@ -284,12 +263,13 @@ impl<E: Env> Owner<E> {
                 }
             }
             Ask::Read(stream, range, reply) => {
+                let wall = self.env.clock().now();
                 let ticket = Ticket::Read { stream: stream.clone(), range, reply };
                 if let Offer::NeedsHead(Ticket::Read { stream, range, reply }) =
-                    self.sequencer.read(&stream, ticket)
+                    self.sequencer.read(wall, &stream, ticket)
                 {
-                    loads.push(self.load(stream.clone()));
-                    self.park(stream.clone(), Ask::Read(stream, range, reply));
+                    loads.push(self.load(stream.described()));
+                    self.park(stream.described(), Ask::Read(stream, range, reply));
                 }
             }
         }
@@ -322,10 +302,10 @@ impl<E: Env> Owner<E> {
                     });
                     let _ = reply.send(result);
                 }
-                (Ticket::Read { stream, range: (from, to), reply }, Answer::Head(head)) => {
-                    let kept = |last: u64| self.sequencer.tail(&stream, from, last.min(to));
-                    let tail = head.map_or(Vec::new(), kept);
-                    let _ = reply.send(Ok(Grant { head, tail }));
+                (Ticket::Read { stream, range, reply }, Answer::Shown(shown)) => {
+                    let kept = |(low, high)| self.sequencer.tail(&stream, low, high);
+                    let tail = range.within(&shown).map_or(Vec::new(), kept);
+                    let _ = reply.send(Ok(Grant { shown, tail }));
                 }
                 _ => debug_assert!(false, "a ticket and its answer are of one kind"),
             }
@@ -383,7 +363,7 @@ impl<E: Env> Owner<E> {
         async move {
             let mut backoff = Backoff::new(&config);
             loop {
-                match env.store().head(&stream).await {
+                match env.store().head(&stream, Freshness::Strong).await {
                     Ok(head) => return (stream, head),
                     Err(_) => backoff.pause(env.clock()).await,
                 }
@@ -418,38 +398,10 @@ impl<E: Env> Owner<E> {
     }
 }
 
-/// Shuts the door, and refuses whoever waits in front of it. What comes later finds it shut, rather than a
-/// queue that is dropped.
-fn shut(requests: &mut mpsc::Receiver<Ask>) {
-    requests.close();
-    while let Ok(ask) = requests.try_recv() {
-        ask.refuse();
-    }
-}
-
 /// How the puts of one batch ended.
 enum PutEnd {
     Confirmed(Position),
     Closed,
-}
-
-impl Ask {
-    /// The stream, if earlier questions about it wait for its head: this one waits behind them.
-    fn stream_if_waiting(&self, cold: &BTreeMap<StreamName, Vec<Ask>>) -> Option<StreamName> {
-        let stream = match self {
-            Ask::Append(append, _) => &append.stream,
-            Ask::Read(stream, ..) => stream,
-        };
-        cold.contains_key(stream).then(|| stream.clone())
-    }
-
-    /// Answers that this node does not own the shard.
-    pub(crate) fn refuse(self) {
-        match self {
-            Ask::Append(_, reply) => drop(reply.send(Err(AppendError::NotOwner { hint: None }))),
-            Ask::Read(_, _, reply) => drop(reply.send(Err(ReadError::NotOwner { hint: None }))),
-        }
-    }
 }
 
 impl Ticket {

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::shard::ShardId;
+
 /// A reading of a wall clock: microseconds since 1970-01-01 UTC. It may be skewed, drift, and jump.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct WallTime(pub u64);
@@ -29,6 +31,44 @@ impl fmt::Display for HybridTime {
     }
 }
 
+/// The place of an event in the order of all events: its time, then its shard, in 63 bits, so that a signed
+/// integer holds it.
+///
+/// Of two live shards the numbers must differ in their low 12 bits: room for 4096 shards at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct GlobalPosition(pub u64);
+
+impl GlobalPosition {
+    const SHARD_BITS: u32 = 12;
+
+    /// Before all events.
+    pub const START: GlobalPosition = GlobalPosition(0);
+    /// Behind all events.
+    pub const END: GlobalPosition = GlobalPosition(u64::MAX >> 1);
+
+    /// The position of the event of this time in this shard.
+    pub fn of(time: HybridTime, shard: ShardId) -> Self {
+        let low = u64::from(shard.0) & ((1 << Self::SHARD_BITS) - 1);
+        GlobalPosition((time.0 << Self::SHARD_BITS | low).min(Self::END.0))
+    }
+
+    /// The first position behind all events of this time, whatever their shard.
+    pub fn behind(time: HybridTime) -> Self {
+        GlobalPosition(((time.0 + 1) << Self::SHARD_BITS).min(Self::END.0))
+    }
+
+    /// The time in it.
+    pub fn time(self) -> HybridTime {
+        HybridTime(self.0 >> Self::SHARD_BITS)
+    }
+}
+
+impl fmt::Display for GlobalPosition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
 /// Hands out the times of one shard.
 #[derive(Debug, Clone, Default)]
 pub struct HybridClock {
@@ -39,6 +79,11 @@ impl HybridClock {
     /// Starts above `last`: the highest time that was replayed, or that a parent closed at.
     pub fn above(last: HybridTime) -> Self {
         HybridClock { last }
+    }
+
+    /// The last time that was handed out, or that it began above.
+    pub fn last(&self) -> HybridTime {
+        self.last
     }
 
     /// Takes `count` consecutive times (at least one) and returns the first: the wall clock's, if it

@@ -1,8 +1,14 @@
 //! Waiting: for a time limit, and between two tries.
 
-use std::{future::Future, pin::pin, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::atomic::{AtomicBool, Ordering},
+    task::Poll,
+    time::Duration,
+};
 
-use futures::{FutureExt, select_biased};
+use futures::{FutureExt, select_biased, task::AtomicWaker};
 
 use crate::{config::Config, env::Clock};
 
@@ -45,6 +51,28 @@ impl Backoff {
     /// The next wait is the first again.
     pub(crate) fn reset(&mut self) {
         self.next = self.min;
+    }
+}
+
+/// Wakes one task that waits for work. Ringing before it waits is not lost; ringing twice is as good as once.
+#[derive(Debug, Default)]
+pub(crate) struct Bell {
+    rung: AtomicBool,
+    waiter: AtomicWaker,
+}
+
+impl Bell {
+    pub(crate) fn ring(&self) {
+        self.rung.store(true, Ordering::Release);
+        self.waiter.wake();
+    }
+
+    /// Ends when it was rung since the last time.
+    pub(crate) fn rung(&self) -> impl Future<Output = ()> + '_ {
+        poll_fn(|context| {
+            self.waiter.register(context.waker());
+            if self.rung.swap(false, Ordering::AcqRel) { Poll::Ready(()) } else { Poll::Pending }
+        })
     }
 }
 

@@ -18,6 +18,11 @@ impl Position {
     pub const fn new(low: u128) -> Self {
         Position { high: 0, low }
     }
+
+    /// The number that it was made of, if its log counts its entries.
+    pub const fn low(self) -> u128 {
+        self.low
+    }
 }
 
 impl fmt::Display for Position {

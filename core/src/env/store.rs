@@ -3,11 +3,13 @@ use std::{fmt, future::Future};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    append::Freshness,
+    append::{Direction, Freshness},
     env::NodeId,
     event::RecordedEvent,
+    head::Head,
     shard::{Checkpoint, ShardId},
-    stream::{Head, StreamName},
+    stream::StreamName,
+    time::HybridTime,
 };
 
 /// Names one incarnation of a node: 128 random bits, drawn at its start.
@@ -66,7 +68,7 @@ pub struct NodeRow {
 pub enum Row {
     /// An event in its place.
     Event(RecordedEvent),
-    /// The head of a stream.
+    /// The head of a stream and its metadata; the name is that of the stream.
     Head(StreamName, Head),
     /// How far a shard is folded.
     Checkpoint(ShardId, Checkpoint),
@@ -77,7 +79,7 @@ pub enum Row {
 impl Row {
     /// The logical timestamp to write it at: of two writes of one row, the higher wins in every order.
     ///
-    /// The revision for events and heads; the count of accepted entries for checkpoints. Two
+    /// The revision for events, the count of events for heads, the count of accepted entries for checkpoints. Two
     /// checkpoints of the same count say the same but for ignored entries at the end, so either may
     /// win, as long as the row is written and compared whole (in Cassandra: one cell). The store then
     /// breaks the tie by the larger value, and an encoding that begins with `(ended, position)` keeps
@@ -85,7 +87,7 @@ impl Row {
     pub fn timestamp(&self) -> u64 {
         match self {
             Row::Event(event) => event.revision,
-            Row::Head(_, head) => head.revision,
+            Row::Head(_, head) => head.version(),
             Row::Checkpoint(_, checkpoint) => checkpoint.accepted,
             Row::Node(node) => node.beat,
         }
@@ -143,20 +145,37 @@ pub trait Store: Send + Sync + 'static {
     /// them again.
     fn write(&self, rows: Vec<Row>) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// The head of a stream; `None` if it has no event.
+    /// The head of a stream and its metadata; `None` if it has neither. `stream` is no metadata stream.
     fn head(
         &self,
         stream: &StreamName,
+        freshness: Freshness,
     ) -> impl Future<Output = Result<Option<Head>, StoreError>> + Send;
 
-    /// The events of a stream from a revision on, in order, `limit` at the most.
+    /// The events of a stream from a revision on, this one included, in the order of the read, `limit` at
+    /// the most.
     fn events(
         &self,
         stream: &StreamName,
         from: u64,
         limit: u32,
+        direction: Direction,
         freshness: Freshness,
     ) -> impl Future<Output = Result<Vec<RecordedEvent>, StoreError>> + Send;
+
+    /// The events of a shard between two times, both included, in the order of the read, `limit` at the most.
+    fn shard_events(
+        &self,
+        shard: ShardId,
+        times: (HybridTime, HybridTime),
+        limit: u32,
+        direction: Direction,
+    ) -> impl Future<Output = Result<Vec<RecordedEvent>, StoreError>> + Send;
+
+    /// How far each shard is folded that ever was, listed by the log or not.
+    fn checkpoints(
+        &self,
+    ) -> impl Future<Output = Result<Vec<(ShardId, Checkpoint)>, StoreError>> + Send;
 
     /// How far a shard is folded.
     fn checkpoint(

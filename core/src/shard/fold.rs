@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     entry::Batch,
     env::Row,
-    stream::{Head, StreamName},
+    head::{Change, Head},
+    stream::StreamName,
 };
 
 /// A batch that does not follow the head of its stream: the store is not a fold of this log.
@@ -30,10 +31,10 @@ pub struct Fold {
 }
 
 impl Fold {
-    /// The streams whose head must be [loaded](Fold::load) before `batches` can be folded.
+    /// The streams (no metadata streams) whose head must be [loaded](Fold::load) before `batches` can be folded.
     pub fn needs<'a>(&self, batches: impl IntoIterator<Item = &'a Batch>) -> BTreeSet<StreamName> {
         let appends = batches.into_iter().flat_map(|b| &b.appends);
-        appends.map(|a| &a.stream).filter(|s| !self.heads.contains_key(*s)).cloned().collect()
+        appends.map(|a| a.stream.described()).filter(|s| !self.heads.contains_key(s)).collect()
     }
 
     /// The stored head of a stream. It may be ahead of this fold, if another one has been faster.
@@ -53,17 +54,19 @@ impl Fold {
         let mut touched = BTreeSet::new();
         for batch in batches {
             for (time, append) in batch.timed() {
-                rows.extend(append.recorded(time).map(Row::Event));
-                let head = self.heads.entry(append.stream.clone()).or_default();
-                let expected = head.as_ref().map_or(0, |h| h.revision + 1);
+                rows.extend(append.recorded(batch.shard, time).map(Row::Event));
+                let described = append.stream.described();
+                let head = self.heads.entry(described.clone()).or_default();
+                let last = head.as_ref().and_then(|h| h.last(&append.stream));
+                let expected = last.map_or(0, |last| last + 1);
                 if append.first > expected {
                     let stream = append.stream.clone();
                     return Err(StreamGap { stream, found: append.first, expected });
                 }
                 if append.first == expected {
-                    *head = Some(Head::extend(head.take(), append.remembered(batch.shard, time)));
+                    *head = Some(Head::extend(head.take(), &Change::of(append, batch.shard, time)));
                 }
-                touched.insert(append.stream.clone());
+                touched.insert(described);
             }
         }
         for stream in touched {

@@ -1,17 +1,27 @@
-//! The heads of the streams that an owner has touched lately.
+//! The heads of the streams that an owner has touched lately. A stream and its metadata have one head, under the
+//! name of the stream.
 //!
 //! A head may leave the owner's memory only when the store has it. What a replay says of a stream is
 //! only the end of its head; it must be completed from the store before it decides anything.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::stream::{Head, Remembered, StreamName};
+use crate::{
+    head::{Change, Head},
+    stream::StreamName,
+};
+
+#[derive(Debug)]
+enum State {
+    /// The head; `None`: neither events nor metadata.
+    Complete(Option<Head>),
+    /// Known from the tail only: what its appends do to a head that the store has.
+    Partial(Vec<Change>),
+}
 
 #[derive(Debug)]
 struct Slot {
-    head: Option<Head>,
-    /// `false`: known from the tail only, to be completed from the store.
-    complete: bool,
+    state: State,
     /// The store is being read to complete it. Its answer may be older than the tail, so the slot stays
     /// until then, whatever the store has by now.
     loading: bool,
@@ -44,9 +54,9 @@ impl Heads {
 
     pub(super) fn get(&mut self, stream: &StreamName) -> Known<'_> {
         match self.slots.get_mut(stream) {
-            Some(slot) if slot.complete => {
-                slot.used = true;
-                Known::Head(slot.head.as_ref())
+            Some(Slot { state: State::Complete(head), used, .. }) => {
+                *used = true;
+                Known::Head(head.as_ref())
             }
             Some(slot) => {
                 slot.loading = true;
@@ -57,29 +67,26 @@ impl Heads {
     }
 
     /// An append at accepted count `changed`, decided by this owner or replayed.
-    pub(super) fn extend(&mut self, stream: &StreamName, append: Remembered, changed: u64) {
-        if let Some(slot) = self.slots.get_mut(stream) {
-            slot.head = Some(Head::extend(slot.head.take(), append));
-            slot.changed = changed;
-            slot.used = true;
-        } else {
-            let head = Some(Head::extend(None, append));
-            self.insert(stream.clone(), head, false, changed);
+    pub(super) fn extend(&mut self, stream: &StreamName, change: Change, changed: u64) {
+        let Some(slot) = self.slots.get_mut(stream) else {
+            return self.insert(stream.clone(), State::Partial(vec![change]), changed);
+        };
+        match &mut slot.state {
+            State::Complete(head) => *head = Some(Head::extend(head.take(), &change)),
+            State::Partial(changes) => changes.push(change),
         }
+        slot.changed = changed;
+        slot.used = true;
     }
 
     /// What the store says of a stream. Call it before anything newer is decided for the stream.
     pub(super) fn load(&mut self, stream: StreamName, stored: Option<Head>) {
-        if let Some(slot) = self.slots.get_mut(&stream) {
-            if !slot.complete {
-                slot.head = match slot.head.take() {
-                    Some(tail) => Some(Head::merge(tail, stored)),
-                    None => stored,
-                };
-                (slot.complete, slot.loading) = (true, false);
-            }
-        } else {
-            self.insert(stream, stored, true, 0);
+        let Some(slot) = self.slots.get_mut(&stream) else {
+            return self.insert(stream, State::Complete(stored), 0);
+        };
+        if let State::Partial(changes) = &slot.state {
+            slot.state = State::Complete(Head::complete(stored, changes));
+            slot.loading = false;
         }
     }
 
@@ -101,8 +108,8 @@ impl Heads {
         }
     }
 
-    fn insert(&mut self, stream: StreamName, head: Option<Head>, complete: bool, changed: u64) {
-        let slot = Slot { head, complete, loading: false, changed, used: true };
+    fn insert(&mut self, stream: StreamName, state: State, changed: u64) {
+        let slot = Slot { state, loading: false, changed, used: true };
         self.order.push_back(stream.clone());
         self.slots.insert(stream, slot);
     }

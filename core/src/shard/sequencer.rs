@@ -17,13 +17,14 @@ use crate::{
     append::{Append, AppendError, Appended, Outcome},
     entry::{Batch, BatchedAppend, Entry},
     event::RecordedEvent,
+    head::{Change, Head, Remembered},
     limits::{ENTRY_BYTES_MAX, ENTRY_FRAME_BYTES_MAX},
     shard::{
         Checkpoint, ShardId,
         heads::{Heads, Known},
         tail::Tail,
     },
-    stream::{Head, Remembered, StreamName},
+    stream::StreamName,
     time::{HybridClock, HybridTime, WallTime},
 };
 
@@ -43,8 +44,39 @@ pub struct Bounds {
 pub enum Answer {
     /// To an append.
     Append(Result<Appended, AppendError>),
-    /// To a read: the stream's last revision, `None` if it has no event.
-    Head(Option<u64>),
+    /// To a read: what the stream shows.
+    Shown(Shown),
+}
+
+/// What a stream is at the point of a read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// Its last revision; `None`: it has no event.
+    pub head: Option<u64>,
+    /// Whether it has an event and is not deleted.
+    pub exists: bool,
+    /// Whether it was ended for ever.
+    pub tombstoned: bool,
+    /// The first revision that it shows.
+    pub first: u64,
+    /// The oldest time that it shows.
+    pub oldest: HybridTime,
+}
+
+impl Shown {
+    /// What the stream of this name is, with this head; `now` decides about the age of events.
+    pub fn of(head: Option<&Head>, stream: &StreamName, now: WallTime) -> Shown {
+        let Some(head) = head else { return Shown::default() };
+        let metadata = stream.is_metadata();
+        let last = head.last(stream);
+        Shown {
+            head: last,
+            exists: last.is_some() && (metadata || !head.is_deleted()),
+            tombstoned: head.tombstoned && !metadata,
+            first: head.first_shown(stream),
+            oldest: head.oldest_shown(stream, now),
+        }
+    }
 }
 
 /// What became of a question put to the sequencer; `Q` is the question, given back if not taken.
@@ -136,11 +168,8 @@ impl<T> Sequencer<T> {
         for (accepted, batch) in tail {
             sequencer.tail.push(*accepted, batch);
             for (time, append) in batch.timed() {
-                sequencer.heads.extend(
-                    &append.stream,
-                    append.remembered(batch.shard, time),
-                    *accepted,
-                );
+                let change = Change::of(append, batch.shard, time);
+                sequencer.heads.extend(&append.stream.described(), change, *accepted);
             }
         }
         sequencer
@@ -162,19 +191,18 @@ impl<T> Sequencer<T> {
         let bytes = append.encoded_bytes_max();
         let held = self.held_bytes();
         let busy = held > 0 && held + bytes > self.bounds.tail_bytes_max.max(bytes);
-        let head = match self.heads.get(&append.stream) {
+        let described = append.stream.described();
+        let head = match self.heads.get(&described) {
             Known::Head(head) => head,
             Known::NeedsStore if busy => return Offer::Busy((append, ticket)),
             Known::NeedsStore => return Offer::NeedsHead((append, ticket)),
         };
-        if let Some(first_time) = head.and_then(|h| h.recall(append.id)).cloned() {
+        if let Some(first_time) = head.and_then(|h| h.recall(&append.stream, append.id)).cloned() {
             let answer = self.appended(&first_time, true);
             self.hold(ticket, answer);
             return Offer::Taken;
         }
-        if !Head::meets(head, append.expected) {
-            let actual = head.map(|h| h.revision);
-            let error = AppendError::WrongExpectedRevision { expected: append.expected, actual };
+        if let Err(error) = demands_met(head, &append, &described) {
             self.hold(ticket, Answer::Append(Err(error)));
             return Offer::Taken;
         }
@@ -182,7 +210,7 @@ impl<T> Sequencer<T> {
         if busy {
             return Offer::Busy((append, ticket));
         }
-        let first = head.map_or(0, |h| h.revision + 1);
+        let first = head.and_then(|h| h.last(&append.stream)).map_or(0, |last| last + 1);
         let limit = self.bounds.batch_bytes_max.min(ENTRY_BYTES_MAX);
         if !self.open.appends.is_empty() && self.open.bytes + bytes > limit {
             return Offer::Full((append, ticket));
@@ -201,8 +229,9 @@ impl<T> Sequencer<T> {
         debug_assert_eq!(time, self.open.time.plus(self.open.events));
         let batched =
             BatchedAppend { stream: append.stream, id: append.id, first, events: append.events };
-        let remembered = batched.remembered(self.shard, time);
-        self.heads.extend(&batched.stream, remembered.clone(), accepted);
+        let change = Change::of(&batched, self.shard, time);
+        let remembered = change.append.clone();
+        self.heads.extend(&described, change, accepted);
         self.open.bytes += bytes;
         self.open.events += count;
         self.open.appends.push(batched);
@@ -211,16 +240,18 @@ impl<T> Sequencer<T> {
         Offer::Taken
     }
 
-    /// Decides a strong read: its answer is the head of the stream as decided now, given when that is
+    /// Decides a strong read: its answer is what the stream is as decided now, given when that is
     /// committed and checked.
-    pub fn read(&mut self, stream: &StreamName, ticket: T) -> Offer<T> {
-        let Known::Head(head) = self.heads.get(stream) else { return Offer::NeedsHead(ticket) };
-        let answer = Answer::Head(head.map(|h| h.revision));
+    pub fn read(&mut self, wall: WallTime, stream: &StreamName, ticket: T) -> Offer<T> {
+        let Known::Head(head) = self.heads.get(&stream.described()) else {
+            return Offer::NeedsHead(ticket);
+        };
+        let answer = Answer::Shown(Shown::of(head, stream, wall));
         self.hold(ticket, answer);
         Offer::Taken
     }
 
-    /// The stored head of a stream, as [`Offer::NeedsHead`] asked for.
+    /// The stored head of a stream, as [`Offer::NeedsHead`] asked for. `stream` is no metadata stream.
     pub fn load(&mut self, stream: StreamName, stored: Option<Head>) {
         // In this order, so that the head is still there when its stream is asked for again.
         self.heads.evict(self.materialized);
@@ -237,8 +268,8 @@ impl<T> Sequencer<T> {
         Some(self.send(open.time, open.appends))
     }
 
-    /// Seals a batch without events, which closes the shard's time; `None` if there is other work.
-    /// Call it when the shard has been idle for a while.
+    /// Seals a batch without events, which closes the shard's time, at `wall` or later; `None` if there is other
+    /// work. Call it when the shard has been idle for a while.
     pub fn seal_empty(&mut self, wall: WallTime) -> Option<Bytes> {
         if self.in_flight.is_some() || !self.open.appends.is_empty() {
             return None;
@@ -297,6 +328,11 @@ impl<T> Sequencer<T> {
         self.tail.read(stream, from, last)
     }
 
+    /// The last time that was handed out: everything up to it is decided.
+    pub fn closes(&self) -> HybridTime {
+        self.hybrid.last()
+    }
+
     /// How many answers are held back.
     pub fn waiting(&self) -> usize {
         self.waiting.len()
@@ -343,4 +379,26 @@ impl<T> Sequencer<T> {
         let needs = self.sealed + u64::from(!self.open.appends.is_empty());
         self.waiting.push_back(Waiting { needs, ticket, answer });
     }
+}
+
+/// What an append demands of its stream, and of the one that it describes.
+fn demands_met(
+    head: Option<&Head>,
+    append: &Append,
+    described: &StreamName,
+) -> Result<(), AppendError> {
+    if head.is_some_and(|h| h.tombstoned) {
+        return Err(AppendError::Tombstoned);
+    }
+    let demand = |stream: &StreamName, expected, of_described| {
+        if Head::meets(head, stream, expected) {
+            return Ok(());
+        }
+        let actual = head.and_then(|h| h.last(stream));
+        Err(AppendError::WrongExpectedRevision { expected, actual, described: of_described })
+    };
+    if append.stream.is_metadata() {
+        demand(described, append.described, true)?;
+    }
+    demand(&append.stream, append.expected, false)
 }

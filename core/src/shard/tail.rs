@@ -38,7 +38,10 @@ impl Tail {
         let bytes = batch.encoded_bytes_max();
         let mut streams = Vec::with_capacity(batch.appends.len());
         for (time, append) in batch.timed() {
-            self.streams.entry(append.stream.clone()).or_default().extend(append.recorded(time));
+            self.streams
+                .entry(append.stream.clone())
+                .or_default()
+                .extend(append.recorded(batch.shard, time));
             streams.push((append.stream.clone(), append.events.len()));
         }
         self.bytes += bytes;

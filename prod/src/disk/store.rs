@@ -1,0 +1,496 @@
+//! The store of one machine: what the log says, as rows of an embedded engine.
+//!
+//! ```text
+//! events       shard, time            -> the event: keys grow, so that nothing is rewritten when more comes
+//! streams      name, 0, revision      -> shard, time, append: the way to the event, and what a head remembers
+//! heads        name                   -> revisions, limits, tombstone
+//! checkpoints  shard                  -> how far it is folded
+//! ```
+//!
+//! Values have checksums of their own. The rows of one write are written all or none, and rows that were written later are
+//! never kept without earlier ones, so a checkpoint that is there vouches for rows that are there. Who owns a shard is no fold
+//! of anything: it is kept in a file of its own, and a change of it is durable before it is answered.
+//!
+//! Calls block for a read or a write of the engine, mostly of memory.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex, OnceLock},
+};
+
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use stormkeep_core::{
+    append::{AppendId, Direction, Freshness},
+    entry::Batch,
+    env::{EpochRow, NodeRow, Position, Row, Store, StoreError, Swap},
+    event::RecordedEvent,
+    head::{Head, Limits, Remembered},
+    limits::REMEMBERED_APPENDS,
+    shard::{Checkpoint, ShardId},
+    stream::StreamName,
+    time::HybridTime,
+};
+
+use super::{Health, Options, directory::Directory, log::lock};
+
+const VERSION: &[u8] = b"1";
+const WAY_OUT: &str =
+    "stop the server, delete this folder, and start: it is built again from the log";
+
+/// Why the store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("{folder}: {what}: {WAY_OUT}")]
+pub struct StoreOpenError {
+    folder: String,
+    what: String,
+}
+
+/// The part of a head that is a row; what it remembers is found by its streams' rows.
+#[derive(Debug, Serialize, Deserialize)]
+struct HeadRow {
+    revision: Option<u64>,
+    metadata: Option<u64>,
+    tombstoned: bool,
+    limits: Limits,
+}
+
+/// See the module's docs.
+pub struct DiskStore {
+    directory: Arc<Directory>,
+    database: Database,
+    events: Keyspace,
+    streams: Keyspace,
+    heads: Keyspace,
+    checkpoints: Keyspace,
+    /// Held while rows are compared and written.
+    folded: Mutex<BTreeMap<ShardId, Checkpoint>>,
+    epochs: Mutex<BTreeMap<ShardId, EpochRow>>,
+    nodes: Mutex<BTreeMap<stormkeep_core::env::NodeId, NodeRow>>,
+    health: OnceLock<Health>,
+}
+
+impl std::fmt::Debug for DiskStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DiskStore").field("folder", &self.directory.store()).finish_non_exhaustive()
+    }
+}
+
+/// Why a row cannot be read.
+#[derive(Debug, thiserror::Error)]
+enum RowError {
+    #[error(transparent)]
+    Engine(#[from] fjall::Error),
+    #[error("{0}")]
+    Damaged(String),
+}
+
+fn damaged(what: impl Into<String>) -> RowError {
+    RowError::Damaged(what.into())
+}
+
+impl DiskStore {
+    pub(super) fn open(
+        directory: Arc<Directory>,
+        epochs: BTreeMap<ShardId, EpochRow>,
+        options: &Options,
+    ) -> Result<Self, StoreOpenError> {
+        let folder = directory.store();
+        let wrong = |what: String| StoreOpenError { folder: folder.display().to_string(), what };
+        let broken = |error: fjall::Error| wrong(error.to_string());
+        let database = Database::builder(&folder)
+            .cache_size(options.cache_bytes)
+            .max_journaling_size(options.write_buffer_bytes.max(64 * 1024 * 1024) * 4)
+            // What is lost with the process is folded again.
+            .manual_journal_persist(true)
+            .open()
+            .map_err(broken)?;
+        let about = database.keyspace("about", KeyspaceCreateOptions::default).map_err(broken)?;
+        match about.get("version").map_err(broken)? {
+            Some(version) if *version == *VERSION => {}
+            Some(version) => {
+                let found = String::from_utf8_lossy(&version).into_owned();
+                return Err(wrong(format!("format {found:?} of the store is not known")));
+            }
+            None => about.insert("version", VERSION).map_err(broken)?,
+        }
+        let memtable = options.write_buffer_bytes / 4;
+        let keyspace = |name: &str| {
+            database.keyspace(name, || KeyspaceCreateOptions::default().max_memtable_size(memtable))
+        };
+        let (events, streams) =
+            (keyspace("events").map_err(broken)?, keyspace("streams").map_err(broken)?);
+        let (heads, checkpoints) =
+            (keyspace("heads").map_err(broken)?, keyspace("checkpoints").map_err(broken)?);
+        let mut folded = BTreeMap::new();
+        for row in checkpoints.iter() {
+            let (key, value) = row.into_inner().map_err(broken)?;
+            let (shard, checkpoint) = key
+                .as_ref()
+                .try_into()
+                .ok()
+                .and_then(|key| Some((ShardId(u32::from_be_bytes(key)), decode(&value).ok()?)))
+                .ok_or_else(|| wrong("a checkpoint is damaged".into()))?;
+            folded.insert(shard, checkpoint);
+        }
+        Ok(DiskStore {
+            directory,
+            database,
+            events,
+            streams,
+            heads,
+            checkpoints,
+            folded: Mutex::new(folded),
+            epochs: Mutex::new(epochs),
+            nodes: Mutex::default(),
+            health: OnceLock::new(),
+        })
+    }
+
+    pub(super) fn report_to(&self, health: Health) {
+        // Only the first one counts; there is only one.
+        let _ = self.health.set(health);
+    }
+
+    /// The furthest position that any shard is folded to.
+    pub(super) fn folded_to(&self) -> Option<Position> {
+        lock(&self.folded).values().filter_map(|c| c.position).max()
+    }
+
+    /// Makes everything that was written durable.
+    pub(super) fn persist(&self) -> std::io::Result<()> {
+        self.database.persist(PersistMode::SyncAll).map_err(std::io::Error::other)
+    }
+
+    /// Bytes on disk.
+    pub fn bytes(&self) -> u64 {
+        self.database.disk_space().unwrap_or(0)
+    }
+
+    /// Whether the rows of a batch are as they should be, if the store is folded that far; says how many events were
+    /// looked at, or what is wrong.
+    pub(super) fn check(&self, batch: &Batch, at: &Checkpoint) -> Result<u64, String> {
+        let folded = lock(&self.folded).get(&batch.shard).map_or(0, |c| c.accepted);
+        if at.accepted > folded {
+            return Ok(0);
+        }
+        for (time, append) in batch.timed() {
+            for expected in append.recorded(batch.shard, time) {
+                let place = (expected.shard, expected.time);
+                let row = self.event(place, &expected.stream, expected.revision);
+                let way = self.streams.get(stream_key(&expected.stream, expected.revision));
+                let there = way.ok().flatten().and_then(|way| Way::decode(&way).ok());
+                let name = format!("{} revision {}", expected.stream, expected.revision);
+                match row {
+                    Ok(row) if row == expected && there == Some(Way::to(&expected)) => {}
+                    Ok(_) => return Err(format!("{name}: the store has not what the log says")),
+                    Err(error) => return Err(format!("{name}: {error}")),
+                }
+            }
+        }
+        Ok(batch.event_count())
+    }
+
+    /// What an error means to the core; it is said aloud.
+    fn failed(&self, error: impl Into<RowError>) -> StoreError {
+        let error = error.into();
+        if let Some(health) = self.health.get() {
+            health.fail(format!("{}: {error}: {WAY_OUT}", self.directory.store().display()));
+        }
+        StoreError::Unavailable
+    }
+
+    fn event(
+        &self,
+        (shard, time): (ShardId, HybridTime),
+        stream: &StreamName,
+        revision: u64,
+    ) -> Result<RecordedEvent, RowError> {
+        let value = self.events.get(event_key(shard, time))?;
+        let value = value.ok_or_else(|| damaged("an event is missing"))?;
+        let event: RecordedEvent = decode(&value)?;
+        if event.revision != revision || event.stream != *stream {
+            return Err(damaged("a row leads to another event"));
+        }
+        Ok(event)
+    }
+
+    fn read_events(
+        &self,
+        stream: &StreamName,
+        (low, high): (u64, u64),
+        limit: u32,
+        direction: Direction,
+    ) -> Result<Vec<RecordedEvent>, RowError> {
+        let range = self.streams.range(stream_key(stream, low)..=stream_key(stream, high));
+        let rows: Box<dyn Iterator<Item = fjall::Guard>> = match direction {
+            Direction::Forwards => Box::new(range),
+            Direction::Backwards => Box::new(range.rev()),
+        };
+        let mut events = Vec::new();
+        for row in rows.take(limit as usize) {
+            let (key, value) = row.into_inner()?;
+            let way = Way::decode(&value)?;
+            events.push(self.event((way.shard, way.time), stream, revision_of(&key)?)?);
+        }
+        Ok(events)
+    }
+
+    fn read_head(&self, stream: &StreamName) -> Result<Option<Head>, RowError> {
+        let Some(value) = self.heads.get(stream.as_str())? else { return Ok(None) };
+        let row: HeadRow = decode(&value)?;
+        let mut remembered = self.remembered(stream, row.revision)?;
+        remembered.extend(self.remembered(&stream.metadata(), row.metadata)?);
+        // Times grow, whichever of the two an append went to.
+        remembered.sort_by_key(|r| r.time);
+        let surplus = remembered.len().saturating_sub(REMEMBERED_APPENDS);
+        let remembered = VecDeque::from(remembered.split_off(surplus));
+        let HeadRow { revision, metadata, tombstoned, limits } = row;
+        Ok(Some(Head { revision, metadata, tombstoned, limits, remembered }))
+    }
+
+    /// The last appends to a stream, as its rows say.
+    fn remembered(
+        &self,
+        stream: &StreamName,
+        last: Option<u64>,
+    ) -> Result<Vec<Remembered>, RowError> {
+        let Some(last) = last else { return Ok(Vec::new()) };
+        let mut found: Vec<Remembered> = Vec::new();
+        let metadata = stream.is_metadata();
+        for row in self.streams.range(stream_key(stream, 0)..=stream_key(stream, last)).rev() {
+            let (key, value) = row.into_inner()?;
+            let (revision, way) = (revision_of(&key)?, Way::decode(&value)?);
+            if let Some(append) = found.last_mut().filter(|append| append.id == way.append) {
+                (append.first, append.time) = (revision, way.time);
+                continue;
+            }
+            if found.len() == REMEMBERED_APPENDS {
+                break;
+            }
+            let (id, shard, time) = (way.append, way.shard, way.time);
+            found.push(Remembered { id, metadata, shard, first: revision, last: revision, time });
+        }
+        Ok(found)
+    }
+
+    fn write_rows(&self, rows: Vec<Row>) -> Result<(), RowError> {
+        let mut folded = lock(&self.folded);
+        let mut batch = self.database.batch();
+        let mut further = Vec::new();
+        for row in rows {
+            match row {
+                Row::Event(event) => {
+                    let way = Way::to(&event).encode();
+                    batch.insert(&self.streams, stream_key(&event.stream, event.revision), way);
+                    let key = event_key(event.shard, event.time);
+                    batch.insert(&self.events, key, encode(&event)?);
+                }
+                Row::Head(stream, head) => {
+                    let Head { revision, metadata, tombstoned, limits, .. } = head;
+                    let row = HeadRow { revision, metadata, tombstoned, limits };
+                    if let Some(stored) = self.heads.get(stream.as_str())? {
+                        let stored: HeadRow = decode(&stored)?;
+                        if version(&stored) > version(&row) {
+                            continue;
+                        }
+                    }
+                    batch.insert(&self.heads, stream.as_str(), encode(&row)?);
+                }
+                Row::Checkpoint(shard, checkpoint) => {
+                    let newer =
+                        |c: &Checkpoint| (c.accepted, c) > (checkpoint.accepted, &checkpoint);
+                    if folded.get(&shard).is_none_or(|stored| !newer(stored)) {
+                        batch.insert(
+                            &self.checkpoints,
+                            shard.0.to_be_bytes(),
+                            encode(&checkpoint)?,
+                        );
+                        further.push((shard, checkpoint));
+                    }
+                }
+                // One process has the directory, so a sign of life need not outlive it.
+                Row::Node(node) => {
+                    lock(&self.nodes).insert(node.node, node);
+                }
+            }
+        }
+        if !batch.is_empty() {
+            batch.commit()?;
+        }
+        folded.extend(further);
+        Ok(())
+    }
+}
+
+impl Store for DiskStore {
+    async fn epoch(&self, shard: ShardId) -> Result<EpochRow, StoreError> {
+        Ok(lock(&self.epochs).get(&shard).copied().unwrap_or(EpochRow::vacant(shard)))
+    }
+
+    async fn epochs(&self, shards: &[ShardId]) -> Result<Vec<EpochRow>, StoreError> {
+        let rows = lock(&self.epochs);
+        let row = |shard: &ShardId| rows.get(shard).copied().unwrap_or(EpochRow::vacant(*shard));
+        Ok(shards.iter().map(row).collect())
+    }
+
+    async fn epoch_settled(&self, shard: ShardId) -> Result<EpochRow, StoreError> {
+        self.epoch(shard).await
+    }
+
+    async fn swap_epoch(&self, from: EpochRow, to: EpochRow) -> Result<Swap, StoreError> {
+        let mut rows = lock(&self.epochs);
+        let row = rows.get(&from.shard).copied().unwrap_or(EpochRow::vacant(from.shard));
+        if row != from {
+            return Ok(Swap::Lost(row));
+        }
+        let mut next = rows.clone();
+        next.insert(to.shard, to);
+        if let Err(error) = self.directory.write_epochs(&next) {
+            tracing::error!(%error, "EPOCHS cannot be written");
+            return Err(StoreError::Unknown);
+        }
+        *rows = next;
+        Ok(Swap::Done)
+    }
+
+    async fn write(&self, rows: Vec<Row>) -> Result<(), StoreError> {
+        self.write_rows(rows).map_err(|error| self.failed(error))
+    }
+
+    async fn head(
+        &self,
+        stream: &StreamName,
+        _freshness: Freshness,
+    ) -> Result<Option<Head>, StoreError> {
+        self.read_head(stream).map_err(|error| self.failed(error))
+    }
+
+    async fn events(
+        &self,
+        stream: &StreamName,
+        from: u64,
+        limit: u32,
+        direction: Direction,
+        _freshness: Freshness,
+    ) -> Result<Vec<RecordedEvent>, StoreError> {
+        let range = match direction {
+            Direction::Forwards => (from, u64::MAX),
+            Direction::Backwards => (0, from),
+        };
+        self.read_events(stream, range, limit, direction).map_err(|error| self.failed(error))
+    }
+
+    async fn shard_events(
+        &self,
+        shard: ShardId,
+        (from, to): (HybridTime, HybridTime),
+        limit: u32,
+        direction: Direction,
+    ) -> Result<Vec<RecordedEvent>, StoreError> {
+        let range = self.events.range(event_key(shard, from)..=event_key(shard, to));
+        let rows: Box<dyn Iterator<Item = fjall::Guard>> = match direction {
+            Direction::Forwards => Box::new(range),
+            Direction::Backwards => Box::new(range.rev()),
+        };
+        let rows = rows.take(limit as usize);
+        let events = rows.map(|row| decode(&row.value()?));
+        events.collect::<Result<_, RowError>>().map_err(|error| self.failed(error))
+    }
+
+    async fn checkpoint(&self, shard: ShardId) -> Result<Checkpoint, StoreError> {
+        Ok(lock(&self.folded).get(&shard).cloned().unwrap_or_default())
+    }
+
+    async fn checkpoints(&self) -> Result<Vec<(ShardId, Checkpoint)>, StoreError> {
+        Ok(lock(&self.folded).iter().map(|(id, at)| (*id, at.clone())).collect())
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeRow>, StoreError> {
+        Ok(lock(&self.nodes).values().copied().collect())
+    }
+}
+
+fn version(row: &HeadRow) -> u64 {
+    let count = |revision: Option<u64>| revision.map_or(0, |r| r + 1);
+    count(row.revision) + count(row.metadata)
+}
+
+/// Where an event is, and the append that brought it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Way {
+    shard: ShardId,
+    time: HybridTime,
+    append: AppendId,
+}
+
+impl Way {
+    fn to(event: &RecordedEvent) -> Way {
+        Way { shard: event.shard, time: event.time, append: event.append }
+    }
+
+    fn encode(self) -> Vec<u8> {
+        let mut bytes = vec![0; 4];
+        bytes.extend_from_slice(&self.shard.0.to_be_bytes());
+        bytes.extend_from_slice(&self.time.0.to_be_bytes());
+        bytes.extend_from_slice(&self.append.0.to_be_bytes());
+        seal(bytes)
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Way, RowError> {
+        let body = opened(bytes)?;
+        let wrong = || damaged("a row is too short");
+        let (shard, rest) = body.split_first_chunk().ok_or_else(wrong)?;
+        let (time, rest) = rest.split_first_chunk().ok_or_else(wrong)?;
+        let append = rest.try_into().map_err(|_| wrong())?;
+        Ok(Way {
+            shard: ShardId(u32::from_be_bytes(*shard)),
+            time: HybridTime(u64::from_be_bytes(*time)),
+            append: AppendId(u128::from_be_bytes(append)),
+        })
+    }
+}
+
+fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, RowError> {
+    let bytes = postcard::to_extend(value, vec![0; 4]);
+    bytes.map(seal).map_err(|error| damaged(error.to_string()))
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RowError> {
+    postcard::from_bytes(opened(bytes)?).map_err(|error| damaged(error.to_string()))
+}
+
+/// Puts the checksum of what follows into the first four bytes.
+fn seal(mut bytes: Vec<u8>) -> Vec<u8> {
+    let crc = crc32fast::hash(&bytes[4..]);
+    bytes[..4].copy_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+fn opened(bytes: &[u8]) -> Result<&[u8], RowError> {
+    let (crc, body) = bytes.split_first_chunk().ok_or_else(|| damaged("a row is too short"))?;
+    if u32::from_le_bytes(*crc) != crc32fast::hash(body) {
+        return Err(damaged("the checksum of a row does not match"));
+    }
+    Ok(body)
+}
+
+fn event_key(shard: ShardId, time: HybridTime) -> [u8; 12] {
+    let mut key = [0; 12];
+    key[..4].copy_from_slice(&shard.0.to_be_bytes());
+    key[4..].copy_from_slice(&time.0.to_be_bytes());
+    key
+}
+
+/// Names have no control characters, so 0 ends one.
+fn stream_key(stream: &StreamName, revision: u64) -> Vec<u8> {
+    let mut key = stream.as_str().as_bytes().to_vec();
+    key.push(0);
+    key.extend_from_slice(&revision.to_be_bytes());
+    key
+}
+
+fn revision_of(key: &[u8]) -> Result<u64, RowError> {
+    let revision = key.last_chunk().ok_or_else(|| damaged("a key is too short"))?;
+    Ok(u64::from_be_bytes(*revision))
+}
