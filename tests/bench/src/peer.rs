@@ -69,8 +69,6 @@ pub trait Peer: Sized + 'static {
     const DURABLE: bool = true;
     /// Whether it keeps anything at all: then a run begins with a check that it refuses a wrong version.
     const KEEPS: bool = true;
-    /// Whether it refuses an append that expects an empty stream where there are events.
-    const CHECKS_ABSENCE: bool = true;
     /// How reads and subscriptions are done, and what else a reader must know.
     const NOTE: &'static str;
     /// The longest pause between two appends of the latency line, ms: at least the period of a peer that polls,

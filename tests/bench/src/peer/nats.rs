@@ -24,9 +24,8 @@ impl Peer for Nats {
     const NAME: &'static str = "nats";
     const TITLE: &'static str = "NATS 2.9 JetStream";
     const DURABLE: bool = false;
-    const CHECKS_ABSENCE: bool = false;
     const NOTE: &'static str = "**not durable**: no flush before the acknowledgement (`sync_interval` is 2 minutes). File storage, a subject for every stream, \
-         Nats-Expected-Last-Subject-Sequence (0, no event yet, is not checked); a read is an ephemeral push consumer with a filter, made and deleted; a push consumer";
+         Nats-Expected-Last-Subject-Sequence; a read is an ephemeral push consumer with a filter, made and deleted; a push consumer";
 
     async fn install(place: &Place) -> Result<()> {
         let folder = place.cache.join("nats");
@@ -185,7 +184,11 @@ impl Connection for NatsConnection {
             request.extend_from_slice(b"\r\n");
             self.socket.write_all(&request).await?;
             let answer: Value = serde_json::from_slice(&self.answer(&mut 0).await?)?;
-            stream.token = answer["seq"].as_u64().with_context(|| format!("refused: {answer}"))?;
+            // A refusal has a sequence too.
+            if let Some(error) = answer.get("error") {
+                bail!("refused: {error}");
+            }
+            stream.token = answer["seq"].as_u64().context("an answer without a sequence")?;
             stream.events += 1;
         }
         Ok(())

@@ -43,7 +43,7 @@ impl Stormkeep {
 
     pub async fn until_ready(&mut self, log: &Path, seconds_max: u64) -> Result<()> {
         let port = self.port;
-        let ready = async || process::http_status(port, "/health/ready") == 200;
+        let ready = async || [200, 404].contains(&process::http_status(port, "/health/ready"));
         process::until_ready(&mut self.program, log, seconds_max, ready).await
     }
 }
