@@ -79,6 +79,8 @@ pub trait Peer: Sized + 'static {
     async fn install(place: &Place) -> Result<()>;
     /// Starts a server on an empty data folder and returns when it answers.
     async fn start(place: &Place) -> Result<Self>;
+    /// The server's process, or the parent of its processes.
+    fn pid(&self) -> u32;
     async fn connect(&self) -> Result<Self::Connection>;
     /// Subscribes to the stream `LATENCY`, which is empty.
     async fn subscribe(&self) -> Result<Self::Subscription>;

@@ -163,6 +163,29 @@ pub fn resident_bytes(pid: u32) -> Result<u64> {
     Ok(kib << 10)
 }
 
+/// CPU time that a process, and its children if so wanted, have used, in ticks of 10 ms (`USER_HZ`, 100 on every Linux that Rust runs on).
+pub fn cpu_ticks(pid: u32, with_children: bool) -> u64 {
+    let mut ticks = 0;
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(number) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
+        // The name may hold spaces and brackets: the numbered fields begin after the last bracket, with the third.
+        let fields: Vec<&str> =
+            stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let field = |n: usize| fields.get(n - 3).and_then(|f| f.parse::<u64>().ok()).unwrap_or(0);
+        if number == pid {
+            // Its own time, then that of children that ended.
+            ticks += (14..=if with_children { 17 } else { 15 }).map(field).sum::<u64>();
+        } else if with_children && field(4) == u64::from(pid) {
+            ticks += field(14) + field(15);
+        }
+    }
+    ticks
+}
+
 /// The output of a short program, trimmed, or nothing.
 pub fn said(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output();

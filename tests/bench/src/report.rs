@@ -105,6 +105,28 @@ fn title(line: &str) -> &'static str {
     }
 }
 
+/// What a call costs in CPU time: the figure that other work on the machine disturbs least.
+fn print_cpu(lines: &[&'static str], rows: &[Row]) {
+    let lines: Vec<_> = lines.iter().filter(|line| **line != "latency").collect();
+    if lines.is_empty() {
+        return;
+    }
+    let mut table = Table::new();
+    table.load_style(ASCII_MARKDOWN);
+    let mut header = vec!["CPU time of one call, µs: server + load".to_owned()];
+    header.extend(lines.iter().map(|line| (**line).to_owned()));
+    table.set_header(header);
+    for row in rows.iter().filter(|row| row.problem.is_none()) {
+        let mut cells = vec![row.title.to_owned()];
+        for line in &lines {
+            let cost = row.median(line).and_then(|s| Some((s.server_cpu_us?, s.load_cpu_us?)));
+            cells.push(cost.map_or("-".to_owned(), |(s, l)| format!("{s:.0} + {l:.0}")));
+        }
+        table.add_row(cells);
+    }
+    println!("{table}\n");
+}
+
 pub fn print(
     machine: &Machine,
     lines: &[&'static str],
@@ -155,6 +177,7 @@ pub fn print(
         table.add_row(cells);
     }
     println!("{table}\n");
+    print_cpu(lines, rows);
     for row in rows {
         println!("- {}: {}.", row.title, row.note);
         if let Some(problem) = &row.problem {
@@ -175,7 +198,8 @@ mod tests {
     use super::*;
 
     fn sample(per_second: Option<f64>, p50_ms: f64) -> Sample {
-        Sample { per_second, p50_ms, p99_ms: 9.0, calls: 1 }
+        let (server_cpu_us, load_cpu_us) = (None, None);
+        Sample { per_second, p50_ms, p99_ms: 9.0, calls: 1, server_cpu_us, load_cpu_us }
     }
 
     #[test]

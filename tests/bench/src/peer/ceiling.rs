@@ -24,7 +24,7 @@ use crate::{
 };
 
 pub struct Ceiling {
-    _program: Program,
+    program: Program,
     port: u16,
 }
 
@@ -50,7 +50,11 @@ impl Peer for Ceiling {
         let mut program = Program::start(&mut command, &log, "TERM")?;
         let ready = async || process::listens(port);
         process::until_ready(&mut program, &log, 10, ready).await?;
-        Ok(Self { _program: program, port })
+        Ok(Self { program, port })
+    }
+
+    fn pid(&self) -> u32 {
+        self.program.pid()
     }
 
     async fn connect(&self) -> Result<StreamsConnection> {

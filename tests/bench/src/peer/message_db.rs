@@ -48,6 +48,10 @@ impl Peer for MessageDb {
         Ok(Self { cluster })
     }
 
+    fn pid(&self) -> u32 {
+        self.cluster.program.pid()
+    }
+
     async fn connect(&self) -> Result<MessageDbConnection> {
         let client = client(self.cluster.port, "message_store").await?;
         let (write, read) = (client.prepare(WRITE).await?, client.prepare(READ).await?);

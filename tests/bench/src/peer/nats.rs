@@ -14,7 +14,7 @@ use super::{Connection, LATENCY, Peer, Place, Stream, Subscription, payload};
 use crate::process::{self, Program};
 
 pub struct Nats {
-    _program: Program,
+    program: Program,
     port: u16,
 }
 
@@ -46,7 +46,11 @@ impl Peer for Nats {
             "max_msgs": -1, "max_bytes": -1, "max_consumers": -1, "num_replicas": 1,
         });
         connection.ask("$JS.API.STREAM.CREATE.E", &stream).await?;
-        Ok(Self { _program: program, port })
+        Ok(Self { program, port })
+    }
+
+    fn pid(&self) -> u32 {
+        self.program.pid()
     }
 
     async fn connect(&self) -> Result<NatsConnection> {

@@ -32,7 +32,7 @@ SELECT version, id::text, type, data FROM events WHERE stream = $1 AND version >
 
 /// A running cluster of its own.
 pub struct Cluster {
-    _program: Program,
+    pub program: Program,
     pub port: u16,
 }
 
@@ -78,7 +78,7 @@ impl Cluster {
         let mut program = Program::start(&mut server, &log, "QUIT")?;
         let ready = async || client(port, "postgres").await.is_ok();
         process::until_ready(&mut program, &log, 30, ready).await?;
-        Ok(Self { _program: program, port })
+        Ok(Self { program, port })
     }
 }
 
@@ -128,6 +128,10 @@ impl Peer for Postgres {
         let cluster = Cluster::start(place).await?;
         client(cluster.port, "postgres").await?.batch_execute(TABLE).await?;
         Ok(Self { cluster })
+    }
+
+    fn pid(&self) -> u32 {
+        self.cluster.program.pid()
     }
 
     async fn connect(&self) -> Result<PostgresConnection> {

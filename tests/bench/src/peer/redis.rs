@@ -20,7 +20,7 @@ end
 return length";
 
 pub struct Redis {
-    _program: Program,
+    program: Program,
     port: u16,
 }
 
@@ -51,7 +51,11 @@ impl Peer for Redis {
         let mut program = Program::start(&mut command, &log, "TERM")?;
         let ready = async || process::listens(port);
         process::until_ready(&mut program, &log, 10, ready).await?;
-        Ok(Self { _program: program, port })
+        Ok(Self { program, port })
+    }
+
+    fn pid(&self) -> u32 {
+        self.program.pid()
     }
 
     async fn connect(&self) -> Result<RedisConnection> {

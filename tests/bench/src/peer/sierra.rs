@@ -21,7 +21,7 @@ min_bytes = 4096
 ";
 
 pub struct Sierra {
-    _program: Program,
+    program: Program,
     port: u16,
 }
 
@@ -50,7 +50,11 @@ impl Peer for Sierra {
         let mut program = Program::start(&mut command, &log, "TERM")?;
         let ready = async || process::listens(port);
         process::until_ready(&mut program, &log, 30, ready).await?;
-        Ok(Self { _program: program, port })
+        Ok(Self { program, port })
+    }
+
+    fn pid(&self) -> u32 {
+        self.program.pid()
     }
 
     async fn connect(&self) -> Result<SierraConnection> {

@@ -67,6 +67,10 @@ impl Peer for Stormkeep {
         Ok(server)
     }
 
+    fn pid(&self) -> u32 {
+        self.program.pid()
+    }
+
     async fn connect(&self) -> Result<StreamsConnection> {
         StreamsConnection::connect(self.port).await
     }
