@@ -1,12 +1,15 @@
-//! Compiles the wire protocol, without a compiler of its own on the machine.
+//! Generates the messages, servers and clients of `proto/`; no `protoc` is needed.
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    println!("cargo:rerun-if-changed=proto");
+use std::error::Error;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed=proto");
     let files = ["streams.proto", "serverfeatures.proto", "gossip.proto"];
     let descriptors = protox::compile(files, ["proto"])?;
     tonic_prost_build::configure()
         .bytes(".")
         .btree_map(".")
+        .emit_rerun_if_changed(false)
         .include_file("proto.rs")
         .compile_fds(descriptors)?;
     Ok(())

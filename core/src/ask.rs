@@ -120,3 +120,66 @@ pub(crate) fn shut(requests: &mut mpsc::Receiver<Ask>) {
         ask.refuse();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn shown(count: u64, first: u64) -> Shown {
+        let head = count.checked_sub(1);
+        Shown { head, exists: first < count, first, ..Shown::default() }
+    }
+
+    proptest! {
+        /// Reads that go on where the last one ended go over every event that is shown, once.
+        #[test]
+        fn ranges_behind_one_another_cover_what_is_shown(
+            count in 0..40u64, first in 0..45u64, limit in 1..9u32, from in 0..50u64, backwards in any::<bool>(),
+        ) {
+            let shown = shown(count, first.min(count));
+            let all = shown.first..count;
+            let (direction, mut due): (_, Vec<u64>) = if backwards {
+                (Direction::Backwards, all.filter(|r| *r <= from).rev().collect())
+            } else {
+                (Direction::Forwards, all.filter(|r| *r >= from).collect())
+            };
+            let mut at = from;
+            while let Some((low, high)) = (Range { from: at, limit, direction }).within(&shown) {
+                prop_assert!(low <= high && high - low < u64::from(limit));
+                let part: Vec<u64> = if backwards { (low..=high).rev().collect() } else { (low..=high).collect() };
+                prop_assert_eq!(&due[..part.len()], &part[..]);
+                due.drain(..part.len());
+                if due.is_empty() {
+                    break;
+                }
+                at = if backwards { low - 1 } else { high + 1 };
+            }
+            prop_assert_eq!(due, Vec::<u64>::new());
+        }
+
+        #[test]
+        fn a_range_of_any_numbers_does_no_harm(
+            count in any::<u64>(), first in any::<u64>(), limit in any::<u32>(), from in any::<u64>(), backwards in any::<bool>(),
+        ) {
+            let direction = if backwards { Direction::Backwards } else { Direction::Forwards };
+            if let Some((low, high)) = (Range { from, limit, direction }).within(&shown(count, first)) {
+                prop_assert!(first <= low && low <= high && high < count);
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_covered_of_a_stream_that_is_not_there() {
+        let all = Range { from: 0, limit: 10, direction: Direction::Forwards };
+        let last = Range { from: u64::MAX, direction: Direction::Backwards, ..all };
+        for range in [all, last] {
+            assert_eq!(range.within(&Shown::default()), None);
+            // Deleted.
+            assert_eq!(range.within(&shown(5, 5)), None);
+            assert_eq!(range.within(&shown(5, 2)), Some((2, 4)));
+            assert_eq!(Range { limit: 0, ..range }.within(&shown(5, 2)), None);
+        }
+    }
+}

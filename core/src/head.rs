@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::{
     append::{AppendId, Expected},
@@ -53,20 +54,13 @@ pub struct Limits {
 impl Limits {
     /// The limits that a metadata event sets. What is not a number in its place sets none.
     fn parse(event: &Event) -> Limits {
-        #[derive(Default, Deserialize)]
-        struct Metadata {
-            #[serde(rename = "$tb", default)]
-            truncate_before: serde_json::Value,
-            #[serde(rename = "$maxCount", default)]
-            max_count: serde_json::Value,
-            #[serde(rename = "$maxAge", default)]
-            max_age_s: serde_json::Value,
-        }
-        let metadata: Metadata = serde_json::from_slice(&event.data).unwrap_or_default();
+        // A map and no struct: a struct would take its fields from an array, too.
+        let metadata: Map<String, Value> = serde_json::from_slice(&event.data).unwrap_or_default();
+        let number = |name| metadata.get(name).and_then(Value::as_u64);
         Limits {
-            truncate_before: metadata.truncate_before.as_u64().unwrap_or(0),
-            max_count: metadata.max_count.as_u64().filter(|n| *n > 0),
-            max_age_s: metadata.max_age_s.as_u64().filter(|n| *n > 0),
+            truncate_before: number("$tb").unwrap_or(0),
+            max_count: number("$maxCount").filter(|n| *n > 0),
+            max_age_s: number("$maxAge").filter(|n| *n > 0),
         }
     }
 }

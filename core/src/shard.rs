@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::{env::Position, time::HybridTime};
 
 pub mod fold;
+pub mod frontier;
 pub mod lease;
+pub mod merge;
 pub mod replay;
 pub mod sequencer;
 pub mod tail;

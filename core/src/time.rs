@@ -48,13 +48,24 @@ impl GlobalPosition {
 
     /// The position of the event of this time in this shard.
     pub fn of(time: HybridTime, shard: ShardId) -> Self {
+        if time >= Self::END.time() {
+            return Self::END;
+        }
         let low = u64::from(shard.0) & ((1 << Self::SHARD_BITS) - 1);
-        GlobalPosition((time.0 << Self::SHARD_BITS | low).min(Self::END.0))
+        GlobalPosition(time.0 << Self::SHARD_BITS | low)
     }
 
     /// The first position behind all events of this time, whatever their shard.
     pub fn behind(time: HybridTime) -> Self {
-        GlobalPosition(((time.0 + 1) << Self::SHARD_BITS).min(Self::END.0))
+        if time >= Self::END.time() {
+            return Self::END;
+        }
+        GlobalPosition((time.0 + 1) << Self::SHARD_BITS)
+    }
+
+    /// The first position behind this one.
+    pub fn next(self) -> Self {
+        GlobalPosition(self.0.saturating_add(1)).min(Self::END)
     }
 
     /// The time in it.

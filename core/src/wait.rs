@@ -82,3 +82,27 @@ pub(crate) async fn may_linger<C: Clock>(clock: &C, point: &'static str, wait: D
         clock.sleep(wait).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bell_that_was_rung_before_anybody_waits_is_heard_once() {
+        let bell = Bell::default();
+        assert_eq!(bell.rung().now_or_never(), None);
+        bell.ring();
+        bell.ring();
+        assert_eq!(bell.rung().now_or_never(), Some(()));
+        assert_eq!(bell.rung().now_or_never(), None);
+    }
+
+    #[test]
+    fn who_waits_hears_it() {
+        let bell = Bell::default();
+        let mut waits = Box::pin(bell.rung());
+        assert_eq!((&mut waits).now_or_never(), None);
+        bell.ring();
+        assert_eq!((&mut waits).now_or_never(), Some(()));
+    }
+}

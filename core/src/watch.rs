@@ -85,3 +85,88 @@ impl Drop for Watch {
         self.watchers.lock().waiters.remove(&self.key);
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a test: what is wrong here must stop it
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    fn stream(name: &str) -> StreamName {
+        StreamName::new(name).unwrap()
+    }
+
+    #[test]
+    fn who_waits_for_a_stream_is_woken_by_it_alone_and_who_waits_for_any_by_all() {
+        let watchers = Watchers::default();
+        let (one, two) = (stream("player-1"), stream("player-2"));
+        let mut of_one = watchers.watch(Some(one.clone()));
+        let mut again = watchers.watch(Some(one.clone()));
+        let mut of_two = watchers.watch(Some(two.clone()));
+        let mut of_any = watchers.watch(None);
+        watchers.changed([&two]);
+        assert_eq!((&mut of_one).now_or_never(), None);
+        assert_eq!((&mut of_two).now_or_never(), Some(()));
+        assert_eq!((&mut of_any).now_or_never(), Some(()));
+        watchers.changed([&one, &two]);
+        assert_eq!((&mut of_one).now_or_never(), Some(()));
+        assert_eq!((&mut again).now_or_never(), Some(()));
+        // What is over stays over.
+        assert_eq!((&mut of_two).now_or_never(), Some(()));
+    }
+
+    /// A batch without events closes a time: a reader of all shards waits for just that.
+    #[test]
+    fn a_change_without_a_stream_wakes_who_waits_for_any() {
+        let watchers = Watchers::default();
+        let any = watchers.watch(None);
+        let one = watchers.watch(Some(stream("player-1")));
+        watchers.changed([]);
+        assert_eq!((any.now_or_never(), one.now_or_never()), (Some(()), None));
+    }
+
+    #[test]
+    fn a_task_that_waits_is_woken() {
+        let watchers = Watchers::default();
+        let mut waits = watchers.watch(None);
+        let (waker, woken) = waker();
+        let mut context = Context::from_waker(&waker);
+        assert!(waits.poll_unpin(&mut context).is_pending());
+        assert!(waits.poll_unpin(&mut context).is_pending());
+        watchers.changed([]);
+        assert_eq!(woken.count(), 1);
+        assert!(waits.poll_unpin(&mut context).is_ready());
+    }
+
+    #[test]
+    fn nobody_is_kept_who_waits_no_more() {
+        let watchers = Watchers::default();
+        let kept: Vec<Watch> = (0..9).map(|_| watchers.watch(None)).collect();
+        assert_eq!(watchers.lock().waiters.len(), 9);
+        drop(kept);
+        let done = watchers.watch(Some(stream("player-1")));
+        watchers.changed([&stream("player-1")]);
+        assert_eq!(watchers.lock().waiters.len(), 0);
+        drop(done);
+    }
+
+    struct Woken(std::sync::atomic::AtomicU32);
+
+    impl Woken {
+        fn count(&self) -> u32 {
+            self.0.load(std::sync::atomic::Ordering::Relaxed)
+        }
+    }
+
+    impl std::task::Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
+    fn waker() -> (Waker, Arc<Woken>) {
+        let woken = Arc::new(Woken(std::sync::atomic::AtomicU32::new(0)));
+        (Waker::from(woken.clone()), woken)
+    }
+}

@@ -12,7 +12,7 @@ use proptest::{collection::vec, prelude::*};
 use stormkeep_core::{
     append::{Append, AppendId, Expected},
     entry::{Batch, BatchedAppend, Entry, InvalidEntry},
-    event::{Event, EventId},
+    event::{Event, EventId, Format},
     limits::{
         self, APPEND_FRAME_BYTES_MAX, ENTRY_BYTES_MAX, ENTRY_FRAME_BYTES_MAX, EVENT_BYTES_MAX,
         EVENT_FRAME_BYTES_MAX, EVENTS_PER_APPEND_MAX, STREAM_NAME_BYTES_MAX,
@@ -126,6 +126,7 @@ fn the_format_is_the_one_of_version_one() {
     let event = Event {
         id: EventId(0x1234),
         kind: "moved".into(),
+        format: Format::Json,
         data: b"{}".as_slice().into(),
         metadata: b"m".as_slice().into(),
     };
@@ -146,7 +147,7 @@ fn the_format_is_the_one_of_version_one() {
 }
 
 const FENCE: &str = "534b45015abb6ac000000705";
-const BATCH: &str = "534b4501978fc5e500010705028080f9c0c1c482030109706c617965722d3432ffffffffffffffffffffffffffffffffffff03ac0201b424056d6f766564027b7d016d";
+const BATCH: &str = "534b4501532b114c00010705028080f9c0c1c482030109706c617965722d3432ffffffffffffffffffffffffffffffffffff03ac0201b424056d6f76656401027b7d016d";
 
 /// Every number at its longest.
 fn largest(name_bytes: usize, events: Vec<Event>) -> Batch {
@@ -207,6 +208,7 @@ fn an_append_counts_the_same_before_and_after_it_is_decided() {
     let append = Append {
         stream: batched.stream.clone(),
         expected: Expected::Any,
+        described: Expected::Any,
         id: batched.id,
         events: batched.events.clone(),
     };

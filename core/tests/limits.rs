@@ -16,7 +16,8 @@ use stormkeep_core::{
 
 fn append(name: &str, events: impl Into<Arc<[Event]>>) -> Append {
     let events = events.into();
-    Append { stream: stream(name), expected: Expected::Any, id: AppendId(1), events }
+    let (stream, any) = (stream(name), Expected::Any);
+    Append { stream, expected: any, described: any, id: AppendId(1), events }
 }
 
 #[test]
@@ -104,11 +105,15 @@ fn every_error_says_what_to_do_and_that_nothing_happened() {
     }
 }
 
+const NO_METADATA: &str =
+    "stream: `$$` must be followed by the name of a stream that is no metadata stream itself";
+
 #[test]
 fn a_stream_has_a_name_of_1_to_1024_printable_bytes() {
     let longest = "n".repeat(1024);
-    let fine = ["a", "player-42", "$$player-42", "spaced out", "-", "ünïcode-✓", longest.as_str()];
-    for name in fine {
+    let fine =
+        ["a", "player-42", "$$player-42", "$$$a", "$", "$settings", "spaced out", "-", "ünïcode-✓"];
+    for name in fine.into_iter().chain([longest.as_str()]) {
         assert_eq!(StreamName::new(name).map(|n| n.as_str().to_owned()), Ok(name.to_owned()));
     }
     // Bytes count, not characters.
@@ -118,6 +123,9 @@ fn a_stream_has_a_name_of_1_to_1024_printable_bytes() {
         ("ü".repeat(513), "stream: a name of 1026 bytes; at most 1024"),
         ("aü\nb".into(), "stream: control character U+000A at byte 3; use printable characters"),
         ("\u{9f}".into(), "stream: control character U+009F at byte 0; use printable characters"),
+        ("$$".into(), NO_METADATA),
+        ("$$$$player-42".into(), NO_METADATA),
+        ("$$$$".into(), NO_METADATA),
     ];
     for (name, words) in cases {
         assert_eq!(StreamName::new(name).map_err(|e| e.to_string()), Err(words.to_owned()));

@@ -1,73 +1,20 @@
-//! Streams, heads, keys and positions: a head is a function of its stream's log alone, however it was
-//! put together; every key has one open shard; a position is a decimal number below 2^192.
+//! Streams, keys and positions: a stream and its metadata live together; every key has one open shard; a
+//! position in a log is a decimal number below 2^192, one in the order of all events fits in 63 bits.
 
 #![allow(clippy::unwrap_used)]
 
 mod common;
 
 use common::{SHARD, cases, stream};
-use proptest::{collection::vec, prelude::*};
+use proptest::prelude::*;
 use stormkeep_core::{
-    append::{AppendId, Expected},
     env::Position,
-    limits::REMEMBERED_APPENDS,
     shard::{HashRange, ShardId, ShardInfo, holder},
-    stream::{Head, Remembered},
-    time::HybridTime,
+    time::{GlobalPosition, HybridTime},
 };
-
-/// A stream's appends, by how many events each has.
-fn history(sizes: &[u64]) -> Vec<Remembered> {
-    let mut next = 0;
-    let appends = (0..).zip(sizes).map(|(id, size)| {
-        let first = next;
-        next += size;
-        Remembered {
-            id: AppendId(id),
-            shard: ShardId(0),
-            first,
-            last: next - 1,
-            time: HybridTime(first + 1),
-        }
-    });
-    appends.collect()
-}
-
-fn head(appends: &[Remembered]) -> Option<Head> {
-    appends.iter().cloned().fold(None, |head, append| Some(Head::extend(head, append)))
-}
 
 proptest! {
     #![proptest_config(cases(256))]
-
-    #[test]
-    fn a_head_remembers_the_last_appends(sizes in vec(1..5u64, 1..100)) {
-        let appends = history(&sizes);
-        let head = head(&appends).unwrap();
-        prop_assert_eq!(head.revision, sizes.iter().sum::<u64>() - 1);
-        let kept = appends.len().min(REMEMBERED_APPENDS);
-        prop_assert!(head.remembered.iter().eq(&appends[appends.len() - kept..]));
-        for (n, append) in appends.iter().enumerate() {
-            let known = n + REMEMBERED_APPENDS >= appends.len();
-            prop_assert_eq!(head.recall(append.id), known.then_some(append));
-        }
-    }
-
-    /// What the store has and what the tail has, put together, is the head of the whole, if nothing is
-    /// missing between them: whichever of the two is ahead, and however much both have.
-    #[test]
-    fn a_head_put_together_is_the_head_of_the_whole(
-        sizes in vec(1..5u64, 1..100), stored in any::<prop::sample::Index>(),
-        begin in any::<prop::sample::Index>(), end in any::<prop::sample::Index>(),
-    ) {
-        let appends = history(&sizes);
-        let stored = stored.index(appends.len() + 1);
-        let begin = begin.index(stored.min(appends.len() - 1) + 1);
-        let end = begin + 1 + end.index(appends.len() - begin);
-        let tail = head(&appends[begin..end]).unwrap();
-        let merged = Head::merge(tail, head(&appends[..stored]));
-        prop_assert_eq!(Some(merged), head(&appends[..end.max(stored)]));
-    }
 
     #[test]
     fn a_position_is_written_and_read_in_decimal(high in any::<u64>(), low in any::<u128>(), short in any::<u128>()) {
@@ -96,6 +43,21 @@ proptest! {
     fn text_that_is_no_number_is_no_position(text in "\\PC{0,70}") {
         let number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) && text.len() < 58;
         prop_assert_eq!(text.parse::<Position>().is_ok(), number);
+    }
+
+    #[test]
+    fn global_positions_are_in_the_order_of_times_then_shards(
+        a in (0..1u64 << 51, 0..4096u32), b in (0..1u64 << 51, 0..4096u32), same in any::<bool>(),
+    ) {
+        let b = if same { (a.0, b.1) } else { b };
+        let position = |(time, shard)| GlobalPosition::of(HybridTime(time), ShardId(shard));
+        let last = GlobalPosition::END.time().0;
+        prop_assume!(a.0 < last && b.0 < last);
+        prop_assert_eq!(position(a).cmp(&position(b)), a.cmp(&b));
+        prop_assert_eq!(position(a).time(), HybridTime(a.0));
+        prop_assert!(position(a) < GlobalPosition::behind(HybridTime(a.0)));
+        prop_assert_eq!(GlobalPosition::behind(HybridTime(a.0)) > position(b), b.0 <= a.0);
+        prop_assert!(GlobalPosition::START <= position(a) && position(a) < GlobalPosition::END);
     }
 
     #[test]
@@ -172,19 +134,36 @@ fn a_stream_has_a_category_and_the_md5_of_its_name_for_a_key() {
 }
 
 #[test]
-fn what_an_append_expects_of_its_stream() {
-    let some = head(&history(&[3])).unwrap();
-    let cases = [
-        (Expected::Any, true, true),
-        (Expected::NoStream, true, false),
-        (Expected::StreamExists, false, true),
-        (Expected::Exactly(2), false, true),
-        (Expected::Exactly(1), false, false),
-        (Expected::Exactly(3), false, false),
-        (Expected::Exactly(u64::MAX), false, false),
-    ];
-    for (expected, of_none, of_some) in cases {
-        assert_eq!(Head::meets(None, expected), of_none, "{expected:?}");
-        assert_eq!(Head::meets(Some(&some), expected), of_some, "{expected:?}");
+fn a_stream_and_its_metadata_are_neighbours() {
+    for name in ["player-42", "$settings", "$", "a", "ünïcode-✓"] {
+        let described = stream(name);
+        let metadata = described.metadata();
+        assert_eq!(metadata.as_str(), format!("$${name}"));
+        assert_eq!((described.is_metadata(), metadata.is_metadata()), (false, true));
+        assert_eq!(
+            (metadata.described(), described.described()),
+            (described.clone(), described.clone())
+        );
+        assert_eq!(metadata.metadata(), metadata);
+        assert_eq!(metadata.key(), described.key(), "they live on one shard");
     }
+}
+
+#[test]
+fn a_global_position_is_time_then_shard_in_63_bits() {
+    let at = GlobalPosition::of(HybridTime(5), ShardId(7));
+    assert_eq!((at.0, at.to_string().as_str(), at.time()), (5 << 12 | 7, "20487", HybridTime(5)));
+    assert_eq!(GlobalPosition::behind(HybridTime(5)), GlobalPosition(6 << 12));
+    assert_eq!(at.next(), GlobalPosition(at.0 + 1));
+    // Only the low 12 bits of a shard's number are in it.
+    assert_eq!(GlobalPosition::of(HybridTime(5), ShardId(4096 + 7)), at);
+    let end = GlobalPosition::END;
+    assert_eq!(end.0, i64::MAX as u64);
+    for time in [end.time().0, 1 << 51, 1 << 52, u64::MAX].map(HybridTime) {
+        assert_eq!(
+            (GlobalPosition::of(time, ShardId(3)), GlobalPosition::behind(time)),
+            (end, end)
+        );
+    }
+    assert_eq!((end.next(), GlobalPosition(u64::MAX).next()), (end, end));
 }

@@ -1,178 +1,160 @@
-//! Which events a reader of all streams wants. Regular expressions know look-around, which clients use by default to leave
-//! out system events; what they may cost is bounded.
+//! Filters of all events: by the type of an event or the name of its stream, by prefixes or an expression.
+//!
+//! An expression is one of Perl's kind, searched for anywhere in the text. Most are matched in a time linear in the
+//! text. Those with look-around, such as the one that the Python client sends to leave out system events, are
+//! matched by backtracking in a bounded number of steps; a text that needs more counts as a match, since whoever is
+//! told too much can drop it, and whoever is told too little never learns of it.
 
-use fancy_regex::{Regex, RegexBuilder};
 use stormkeep_core::event::RecordedEvent;
 
-/// Prefixes of one filter at the most.
-const PREFIXES_MAX: usize = 1000;
-/// Bytes of a regular expression at the most.
-const REGEX_BYTES_MAX: usize = 4096;
-/// Steps back that the match of one text may take.
-const BACKTRACK_MAX: usize = 10_000;
-/// Bytes that a regular expression may take when it is compiled.
+/// Bytes of an expression at the most.
+pub const EXPRESSION_BYTES_MAX: usize = 4096;
+/// Bytes of a compiled expression at the most.
 const COMPILED_BYTES_MAX: usize = 1024 * 1024;
+/// Steps back that one match may take.
+const BACKTRACKS_MAX: usize = 10_000;
+/// Prefixes of one filter at the most.
+pub const PREFIXES_MAX: usize = 1000;
 
 /// Why a filter cannot be taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum FilterError {
-    /// There is nothing in it.
-    #[error("prefix: give at least one prefix, or a regular expression")]
+pub enum InvalidFilter {
+    /// It says nothing.
+    #[error("filter: give prefixes or an expression")]
     Empty,
-    /// There is too much in it.
-    #[error("prefix: {count} prefixes; at most {PREFIXES_MAX}")]
-    TooManyPrefixes {
-        /// Prefixes that were given.
-        count: usize,
-    },
-    /// The expression is too long.
-    #[error("regex: {bytes} bytes; at most {REGEX_BYTES_MAX}")]
-    TooLong {
-        /// Bytes of it.
-        bytes: usize,
-    },
-    /// The expression makes no sense, or too much of it.
-    #[error("regex: {0}")]
-    Regex(String),
+    /// It has more than [`PREFIXES_MAX`] prefixes.
+    #[error("filter.prefix: {0} prefixes; at most {PREFIXES_MAX}")]
+    TooManyPrefixes(usize),
+    /// Its expression is longer than [`EXPRESSION_BYTES_MAX`].
+    #[error("filter.regex: {0} bytes; at most {EXPRESSION_BYTES_MAX}")]
+    TooLong(usize),
+    /// Its expression is none.
+    #[error("filter.regex: {0}")]
+    Expression(String),
+}
+
+/// What a filter looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    /// The type of an event.
+    EventType,
+    /// The name of its stream.
+    StreamName,
 }
 
 /// See the module's docs.
 #[derive(Debug, Clone)]
 pub struct Filter {
-    on: On,
-    by: By,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum On {
-    EventType,
-    Stream,
+    subject: Subject,
+    pattern: Pattern,
 }
 
 #[derive(Debug, Clone)]
-enum By {
+enum Pattern {
     Prefixes(Vec<String>),
-    Regex(Regex),
+    Expression(Box<fancy_regex::Regex>),
 }
 
 impl Filter {
-    /// Events whose type begins with one of these.
-    pub fn event_type_prefixes(prefixes: Vec<String>) -> Result<Self, FilterError> {
-        Ok(Filter { on: On::EventType, by: by_prefixes(prefixes)? })
-    }
-
-    /// Events whose type matches this.
-    pub fn event_type_regex(regex: &str) -> Result<Self, FilterError> {
-        Ok(Filter { on: On::EventType, by: by_regex(regex)? })
-    }
-
-    /// Events of streams whose name begins with one of these.
-    pub fn stream_prefixes(prefixes: Vec<String>) -> Result<Self, FilterError> {
-        Ok(Filter { on: On::Stream, by: by_prefixes(prefixes)? })
-    }
-
-    /// Events of streams whose name matches this.
-    pub fn stream_regex(regex: &str) -> Result<Self, FilterError> {
-        Ok(Filter { on: On::Stream, by: by_regex(regex)? })
-    }
-
-    /// Whether an event is wanted.
-    pub fn matches(&self, event: &RecordedEvent) -> bool {
-        let text = match self.on {
-            On::EventType => &*event.event.kind,
-            On::Stream => event.stream.as_str(),
-        };
-        match &self.by {
-            By::Prefixes(prefixes) => prefixes.iter().any(|prefix| text.starts_with(prefix)),
-            // What is too costly to decide is shown: nothing is missed by it.
-            By::Regex(regex) => regex.is_match(text).unwrap_or(true),
+    /// Whatever begins with one of `prefixes`.
+    pub fn prefixes(subject: Subject, prefixes: Vec<String>) -> Result<Filter, InvalidFilter> {
+        match prefixes.len() {
+            0 => Err(InvalidFilter::Empty),
+            count if count > PREFIXES_MAX => Err(InvalidFilter::TooManyPrefixes(count)),
+            _ => Ok(Filter { subject, pattern: Pattern::Prefixes(prefixes) }),
         }
     }
-}
 
-fn by_prefixes(prefixes: Vec<String>) -> Result<By, FilterError> {
-    match prefixes.len() {
-        0 => Err(FilterError::Empty),
-        count if count > PREFIXES_MAX => Err(FilterError::TooManyPrefixes { count }),
-        _ => Ok(By::Prefixes(prefixes)),
+    /// Whatever an expression is found in.
+    pub fn expression(subject: Subject, expression: &str) -> Result<Filter, InvalidFilter> {
+        match expression.len() {
+            0 => return Err(InvalidFilter::Empty),
+            bytes if bytes > EXPRESSION_BYTES_MAX => return Err(InvalidFilter::TooLong(bytes)),
+            _ => {}
+        }
+        let regex = fancy_regex::RegexBuilder::new(expression)
+            .backtrack_limit(BACKTRACKS_MAX)
+            .delegate_size_limit(COMPILED_BYTES_MAX)
+            .delegate_dfa_size_limit(COMPILED_BYTES_MAX)
+            .max_prog_size(COMPILED_BYTES_MAX)
+            .build()
+            .map_err(|error| InvalidFilter::Expression(error.to_string()))?;
+        Ok(Filter { subject, pattern: Pattern::Expression(Box::new(regex)) })
     }
-}
 
-fn by_regex(regex: &str) -> Result<By, FilterError> {
-    if regex.len() > REGEX_BYTES_MAX {
-        return Err(FilterError::TooLong { bytes: regex.len() });
+    /// Whether an event passes.
+    pub fn matches(&self, event: &RecordedEvent) -> bool {
+        self.passes(match self.subject {
+            Subject::EventType => &event.event.kind,
+            Subject::StreamName => event.stream.as_str(),
+        })
     }
-    let mut builder = RegexBuilder::new(regex);
-    let builder = builder.backtrack_limit(BACKTRACK_MAX).delegate_size_limit(COMPILED_BYTES_MAX);
-    let built = builder.build();
-    built.map(By::Regex).map_err(|error| FilterError::Regex(error.to_string().replace('\n', " ")))
+
+    fn passes(&self, text: &str) -> bool {
+        match &self.pattern {
+            Pattern::Prefixes(prefixes) => prefixes.iter().any(|p| text.starts_with(p.as_str())),
+            Pattern::Expression(regex) => regex.is_match(text).unwrap_or(true),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use stormkeep_core::{
-        append::AppendId,
-        event::{Event, EventId, Format},
-        shard::ShardId,
-        stream::StreamName,
-        time::HybridTime,
-    };
-
     use super::*;
 
-    fn event(stream: &str, kind: &str) -> RecordedEvent {
-        RecordedEvent {
-            stream: StreamName::new(stream).unwrap_or_else(|error| panic!("{error}")),
-            revision: 0,
-            shard: ShardId(0),
-            time: HybridTime(1),
-            append: AppendId(1),
-            event: Event {
-                id: EventId(1),
-                kind: Arc::from(kind),
-                format: Format::Json,
-                data: bytes::Bytes::new(),
-                metadata: bytes::Bytes::new(),
-            },
-        }
+    fn expression(expression: &str) -> Result<Filter, InvalidFilter> {
+        Filter::expression(Subject::EventType, expression)
     }
 
     #[test]
-    fn events_are_told_apart_by_type_and_by_stream() {
-        let filter = |filter: Result<Filter, FilterError>| filter.unwrap_or_else(|e| panic!("{e}"));
-        let by = |of: &str| vec!["x".to_owned(), of.to_owned()];
-        let game = event("game-7", "score-changed");
-        for (filter, matches) in [
-            (filter(Filter::event_type_prefixes(by("score"))), true),
-            (filter(Filter::event_type_prefixes(by("game"))), false),
-            (filter(Filter::stream_prefixes(by("game-"))), true),
-            (filter(Filter::stream_prefixes(by("score"))), false),
-            (filter(Filter::event_type_regex("^score-(won|changed)$")), true),
-            (filter(Filter::event_type_regex("^score$")), false),
-            (filter(Filter::stream_regex("-[0-9]+$")), true),
-            (filter(Filter::stream_regex("player")), false),
-            (filter(Filter::event_type_regex(r"^[^\$].*")), true),
-        ] {
-            assert_eq!(filter.matches(&game), matches, "{filter:?}");
-        }
-        let system = event("$$game-7", "$metadata");
-        assert!(!filter(Filter::event_type_regex(r"^(?!\$).*")).matches(&system));
-    }
-
-    #[test]
-    fn a_filter_that_makes_no_sense_says_why() {
-        let error = |filter: Result<Filter, FilterError>| match filter {
-            Ok(filter) => panic!("{filter:?}"),
-            Err(error) => error.to_string(),
-        };
-        assert!(error(Filter::event_type_prefixes(Vec::new())).contains("at least one"));
-        assert!(
-            error(Filter::stream_prefixes(vec![String::new(); 1001])).contains("1001 prefixes")
+    fn prefixes_are_alternatives() {
+        let prefixes = vec!["order-".into(), "cart-".into()];
+        let filter = Filter::prefixes(Subject::StreamName, prefixes).unwrap();
+        assert!(filter.passes("order-1") && filter.passes("cart-"));
+        assert!(!filter.passes("cart") && !filter.passes("my-order-1"));
+        assert_eq!(
+            Filter::prefixes(Subject::StreamName, vec![]).unwrap_err(),
+            InvalidFilter::Empty
         );
-        assert!(error(Filter::stream_regex("(unclosed")).contains("regex: "));
-        assert!(error(Filter::stream_regex(&"x".repeat(5000))).contains("5000 bytes"));
-        assert!(error(Filter::event_type_regex("(((a{100}){100}){100})")).contains("regex: "));
+        let many = vec![String::new(); 1001];
+        let error = Filter::prefixes(Subject::StreamName, many).unwrap_err();
+        assert_eq!(error, InvalidFilter::TooManyPrefixes(1001));
+    }
+
+    #[test]
+    fn an_expression_is_searched_for_unless_it_is_anchored() {
+        let found = expression("include").unwrap();
+        assert!(found.passes("to-include-it") && !found.passes("to-exclude-it"));
+        let no_system_event = expression(r"^[^\$].*").unwrap();
+        assert!(no_system_event.passes("order-placed") && !no_system_event.passes("$metadata"));
+    }
+
+    #[test]
+    fn what_the_python_client_leaves_out_is_left_out() {
+        let filter = expression(r"^(?!(\$.+$|PersistentConfig\d+$|Result$))").unwrap();
+        for out in ["$metadata", "PersistentConfig1", "Result"] {
+            assert!(!filter.passes(out), "{out}");
+        }
+        for told in ["OrderPlaced", "PersistentConfig", "Results", ""] {
+            assert!(filter.passes(told), "{told}");
+        }
+        assert!(!expression("^(?!(.*$))").unwrap().passes("anything"));
+    }
+
+    #[test]
+    fn a_bad_or_boundless_expression_is_refused_by_name() {
+        for bad in ["(", "a{4294967296}", &"(a|b)".repeat(1000), r"(\w{1000}){1000}"] {
+            let error = expression(bad).unwrap_err().to_string();
+            assert!(error.starts_with("filter.regex: "), "{error}");
+        }
+        assert_eq!(expression("").unwrap_err(), InvalidFilter::Empty);
+    }
+
+    #[test]
+    fn a_match_that_needs_too_many_steps_passes() {
+        let filter = expression(r"^(?=(a+)+$)(?!b)x").unwrap();
+        assert!(!filter.passes("b"));
+        let filter = expression(r"^(a|a|\1x)+$(?<!c)").unwrap();
+        assert!(filter.passes(&format!("{}b", "a".repeat(60))));
     }
 }

@@ -9,6 +9,8 @@ pub mod disk;
 pub mod embedded;
 pub mod filter;
 pub mod follow;
+pub mod metrics;
+pub mod near;
 pub mod page;
 pub mod serve;
 pub mod service;

@@ -59,7 +59,7 @@ pub async fn run(config: Config) -> Result<(), ServeError> {
     let scheme = if tls.is_some() { "https" } else { "http" };
     announce(&config, scheme, machine.disk().directory.shards().len());
     let connections = listen::Connections::default();
-    let router = api::router(machine.service().clone(), &config.api());
+    let router = api::router(machine.service().clone());
     let (closing, closed) = watch::channel(false);
     let service = machine.service().clone();
     tokio::spawn(async move {

@@ -1,7 +1,7 @@
 //! A real process under load, killed again and again: nothing that was acknowledged is lost, nothing is there twice, and
 //! an append of unknown outcome that is repeated is there once.
 //!
-//! `STORMKEEP_CRASHES` sets how often it is killed: 3 here, 20 in `.ci/run`, 200 and more for the long form.
+//! `CRASH_ROUNDS` sets how often it is killed: 3 here, 20 in `.ci/run`, 200 and more for the long form.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test: what is wrong here must stop it
 
@@ -77,7 +77,7 @@ impl Writer {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_and_nothing_is_doubled() {
     let crashes: u32 =
-        std::env::var("STORMKEEP_CRASHES").map_or(3, |n| n.parse().expect("STORMKEEP_CRASHES"));
+        std::env::var("CRASH_ROUNDS").map_or(3, |n| n.parse().expect("CRASH_ROUNDS"));
     let seed: u64 = rand::random();
     println!("seed {seed}, {crashes} crashes");
     let mut random = StdRng::seed_from_u64(seed);

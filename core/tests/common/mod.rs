@@ -10,7 +10,8 @@ use proptest::{collection::vec, prelude::*};
 use stormkeep_core::{
     append::AppendId,
     entry::{Batch, BatchedAppend, Entry, Fence},
-    event::{Event, EventId},
+    event::{Event, EventId, Format},
+    head::{METADATA, TOMBSTONE},
     shard::ShardId,
     stream::StreamName,
     time::HybridTime,
@@ -33,6 +34,7 @@ pub(crate) fn event(id: u128, bytes: usize) -> Event {
     Event {
         id: EventId(id),
         kind: "k".into(),
+        format: Format::Bytes,
         data: Bytes::from(vec![b'x'; bytes]),
         metadata: Bytes::new(),
     }
@@ -40,6 +42,17 @@ pub(crate) fn event(id: u128, bytes: usize) -> Event {
 
 pub(crate) fn events(count: usize) -> Arc<[Event]> {
     (0..count).map(|n| event(n as u128, 4)).collect()
+}
+
+/// An event of a metadata stream that sets limits.
+pub(crate) fn metadata(json: &str) -> Event {
+    let data = Bytes::from(json.to_owned());
+    Event { kind: METADATA.into(), format: Format::Json, data, ..event(77, 0) }
+}
+
+/// The event that ends a stream for ever.
+pub(crate) fn tombstone() -> Event {
+    Event { kind: TOMBSTONE.into(), ..event(78, 0) }
 }
 
 pub(crate) fn batched(name: &str, id: u128, first: u64, count: usize) -> BatchedAppend {
@@ -65,16 +78,20 @@ fn any_u128() -> impl Strategy<Value = u128> {
 
 fn any_event() -> impl Strategy<Value = Event> {
     let bytes = || vec(any::<u8>(), 0..200).prop_map(Bytes::from);
-    (any_u128(), ".{0,20}", bytes(), bytes()).prop_map(|(id, kind, data, metadata)| Event {
-        id: EventId(id),
-        kind: kind.into(),
-        data,
-        metadata,
-    })
+    let format = prop_oneof![Just(Format::Bytes), Just(Format::Json)];
+    (any_u128(), ".{0,20}", format, bytes(), bytes()).prop_map(
+        |(id, kind, format, data, metadata)| Event {
+            id: EventId(id),
+            kind: kind.into(),
+            format,
+            data,
+            metadata,
+        },
+    )
 }
 
 fn any_batched() -> impl Strategy<Value = BatchedAppend> {
-    let name = prop_oneof!["[a-z]{1,8}-[0-9]{1,4}", "\\PC{1,40}"];
+    let name = prop_oneof!["(\\$\\$)?[a-z]{1,8}-[0-9]{1,4}", "\\PC{1,40}"];
     (name, any_u128(), any_u64(), vec(any_event(), 1..6)).prop_map(|(name, id, first, events)| {
         BatchedAppend {
             stream: StreamName::new(name).unwrap_or_else(|_| stream("player-1")),

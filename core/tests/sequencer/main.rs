@@ -8,25 +8,45 @@
 mod common;
 mod world;
 
-use common::{SHARD, batch, batched, cases, event, events, stream};
+use common::{SHARD, batch, batched, cases, event, events, metadata, stream, tombstone};
 use proptest::{collection::vec, prelude::*};
 use stormkeep_core::{
     append::{Append, AppendId, Expected, Outcome},
     event::Event,
+    head::{Change, Head},
     limits::{ENTRY_BYTES_MAX, ENTRY_FRAME_BYTES_MAX},
     shard::{
         Checkpoint,
         sequencer::{Answer, Bounds, Offer, Sequencer},
     },
-    stream::{Head, Remembered, StreamName},
+    stream::StreamName,
     time::{HybridTime, WallTime},
 };
 use world::{Ask, World};
 
 #[derive(Debug, Clone)]
 enum Act {
-    Append { stream: usize, back: Option<usize>, expected: usize, events: usize, bytes: usize },
-    Read { stream: usize },
+    Append {
+        stream: usize,
+        back: Option<usize>,
+        expected: usize,
+        events: usize,
+        bytes: usize,
+    },
+    /// Metadata of a stream, or an append id that the stream itself may have had.
+    Describe {
+        stream: usize,
+        back: Option<usize>,
+        expected: (usize, usize),
+        what: What,
+    },
+    Tombstone {
+        stream: usize,
+    },
+    Read {
+        stream: usize,
+        metadata: bool,
+    },
     Loaded,
     Seal,
     SealEmpty,
@@ -36,19 +56,63 @@ enum Act {
     Passed,
     Fold(usize),
     Tell,
-    TakeOver { lands: bool, lag: usize },
+    TakeOver {
+        lands: bool,
+        lag: usize,
+    },
+}
+
+/// What an append says of a stream.
+#[derive(Debug, Clone)]
+enum What {
+    Delete,
+    Truncate(u64),
+    Limit(u64, u64),
+    /// None of Stormkeep's.
+    Other(usize),
+}
+
+impl What {
+    fn events(&self) -> Vec<Event> {
+        match self {
+            What::Delete => vec![metadata("{\"$tb\": 9223372036854775807}")],
+            What::Truncate(before) => vec![metadata(&format!("{{\"$tb\": {before}}}"))],
+            What::Limit(count, age) => {
+                vec![
+                    event(1, 0),
+                    metadata(&format!("{{\"$maxCount\": {count}, \"$maxAge\": {age}}}")),
+                ]
+            }
+            What::Other(count) => events(*count).to_vec(),
+        }
+    }
+}
+
+fn any_what() -> impl Strategy<Value = What> {
+    prop_oneof![
+        3 => Just(What::Delete),
+        1 => (0..60u64).prop_map(What::Truncate),
+        1 => (0..5u64, 0..2u64).prop_map(|(count, age)| What::Limit(count, age)),
+        1 => (1..3usize).prop_map(What::Other),
+    ]
 }
 
 fn any_act() -> impl Strategy<Value = Act> {
     // A repeat of a late append, of one about to be forgotten, or none.
-    let back = prop_oneof![6 => Just(None), 2 => (0..4usize).prop_map(Some), 1 => (28..36usize).prop_map(Some)];
-    let append = (0..4usize, back, 0..7usize, 1..4usize, 0..40usize);
+    let back = || prop_oneof![6 => Just(None), 2 => (0..4usize).prop_map(Some), 1 => (28..36usize).prop_map(Some)];
+    let append = (0..4usize, back(), 0..7usize, 1..4usize, 0..40usize);
+    let describe = (0..4usize, back(), (0..7usize, 0..7usize), any_what());
     prop_oneof![
         20 => append.prop_map(|(stream, back, expected, events, bytes)| {
             // Skewed, so that one stream outgrows what its head remembers.
             Act::Append { stream: stream / 2 * stream, back, expected, events, bytes }
         }),
-        3 => (0..7usize).prop_map(|stream| Act::Read { stream }),
+        6 => describe.prop_map(|(stream, back, expected, what)| {
+            Act::Describe { stream: stream / 2 * stream, back, expected, what }
+        }),
+        // Of a stream of its own, or the others would end too soon.
+        1 => prop_oneof![9 => Just(5usize), 1 => Just(0)].prop_map(|stream| Act::Tombstone { stream }),
+        3 => (0..7usize, any::<bool>()).prop_map(|(stream, metadata)| Act::Read { stream, metadata }),
         8 => Just(Act::Loaded),
         6 => Just(Act::Seal),
         1 => Just(Act::SealEmpty),
@@ -97,12 +161,30 @@ proptest! {
                     let (id, ticket) = (world.append_id(&stream, back), world.ticket());
                     let expected = expected(which, world.last(&stream));
                     let events: Vec<Event> = (0..events).map(|n| event(n as u128, bytes)).collect();
-                    let append = Append { stream, expected, id, events: events.into() };
+                    // What it demands of itself a second time is of no matter.
+                    let described = Expected::Exactly(99);
+                    let append = Append { stream, expected, described, id, events: events.into() };
                     world.ask(wall, Ask::Append(append, ticket));
                 }
-                Act::Read { stream } => {
-                    let ticket = world.ticket();
-                    world.ask(wall, Ask::Read(name(stream), ticket));
+                Act::Describe { stream, back, expected: (own, of_described), what } => {
+                    let (stream, of) = (name(stream).metadata(), name(stream));
+                    let (id, ticket) = (world.append_id(&stream, back), world.ticket());
+                    let described = expected(of_described, world.last(&of));
+                    let expected = expected(own, world.last(&stream));
+                    let events = what.events().into();
+                    world.ask(wall, Ask::Append(Append { stream, expected, described, id, events }, ticket));
+                }
+                Act::Tombstone { stream } => {
+                    let (stream, ticket) = (name(stream), world.ticket());
+                    let (id, any) = (world.append_id(&stream, None), Expected::Any);
+                    let events = vec![tombstone()].into();
+                    let append = Append { stream, expected: any, described: any, id, events };
+                    world.ask(wall, Ask::Append(append, ticket));
+                }
+                Act::Read { stream, metadata } => {
+                    let (stream, ticket) = (name(stream), world.ticket());
+                    let stream = if metadata { stream.metadata() } else { stream };
+                    world.ask(wall, Ask::Read(stream, ticket));
                 }
                 Act::Loaded => {
                     world.loaded(wall);
@@ -144,15 +226,15 @@ fn begin(bounds: Bounds) -> Sequencer<u32> {
 }
 
 fn append(name: &str, id: u128) -> Append {
-    let events = events(1);
-    Append { stream: stream(name), expected: Expected::Any, id: AppendId(id), events }
+    let (any, events) = (Expected::Any, events(1));
+    Append { stream: stream(name), expected: any, described: any, id: AppendId(id), events }
 }
 
 /// Asks with a stream whose stored head is `stored`.
 fn ask(sequencer: &mut Sequencer<u32>, append: Append, ticket: u32, stored: Option<Head>) {
     match sequencer.append(WallTime(0), append, ticket) {
         Offer::NeedsHead((append, ticket)) => {
-            sequencer.load(append.stream.clone(), stored);
+            sequencer.load(append.stream.described(), stored);
             assert_eq!(sequencer.append(WallTime(0), append, ticket), Offer::Taken);
         }
         offer => assert_eq!(offer, Offer::Taken),
@@ -242,15 +324,9 @@ fn a_head_that_is_being_read_is_not_forgotten_meanwhile() {
 
 #[test]
 fn a_head_of_the_tail_is_completed_from_the_store() {
-    let remembered = |id, at| Remembered {
-        id: AppendId(id),
-        shard: SHARD,
-        first: at,
-        last: at,
-        time: HybridTime(at + 1),
-    };
-    let stored = [remembered(1, 0), remembered(2, 1)];
-    let stored = stored.into_iter().fold(None, |head, r| Some(Head::extend(head, r)));
+    let change = |id, at| Change::of(&batched("player-1", id, at, 1), SHARD, HybridTime(at + 1));
+    let stored = [change(1, 0), change(2, 1)];
+    let stored = stored.iter().fold(None, |head, change| Some(Head::extend(head, change)));
     let tail = [(9, batch(1, 0, 50, vec![batched("player-1", 3, 2, 1)]))];
     let closed = HybridTime(50);
     let at_fence = Checkpoint { accepted: 10, epoch: 2, closed, ..Checkpoint::default() };

@@ -4,28 +4,32 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use stormkeep_core::{
-    append::{Append, AppendError, AppendId, Appended, Outcome},
+    append::{Append, AppendError, Appended, Outcome},
     entry::{Batch, Entry},
     env::Position,
+    head::{Change, Head},
     shard::{
         Checkpoint,
         replay::{Replay, Verdict},
-        sequencer::{Answer, Bounds, Check, Sequencer},
+        sequencer::{Answer, Bounds, Check, Sequencer, Shown},
     },
-    stream::{Head, Remembered, StreamName},
+    stream::StreamName,
     time::{HybridTime, WallTime},
 };
 
 use crate::common::{SHARD, fence};
 
 mod asked;
+mod joint;
+
+use joint::Joint;
 
 /// An answer that is due, in the terms of the reference; times are known when a batch is sealed.
 #[derive(Debug, Clone)]
 enum Due {
     Append { stream: StreamName, first: u64, last: u64, repeated: bool },
     Wrong(AppendError),
-    Head { stream: StreamName, head: Option<u64> },
+    Shown { stream: StreamName, shown: Shown },
 }
 
 #[derive(Debug)]
@@ -42,9 +46,6 @@ pub(crate) enum Ask {
     Read(StreamName, u64),
 }
 
-/// The appends of a stream: id, first and last revision.
-type Stream = Vec<(AppendId, u64, u64)>;
-
 pub(crate) struct World {
     bounds: Bounds,
     /// What the parents closed at.
@@ -59,7 +60,7 @@ pub(crate) struct World {
     folded: usize,
     told: u64,
     // The reference: every append decided; where and when each is, once sealed.
-    streams: BTreeMap<StreamName, Stream>,
+    streams: BTreeMap<StreamName, Joint>,
     sealed_at: BTreeMap<(StreamName, u64), HybridTime>,
     waiting: VecDeque<Waiting>,
     cold: BTreeMap<StreamName, (Option<Head>, Vec<Ask>)>,
@@ -121,9 +122,8 @@ impl World {
         assert_eq!((batch.index, batch.appends.len() as u64), (self.sealed, appends));
         assert!(batch.time > self.replay.checkpoint().closed.max(self.floor), "times grow");
         for (time, append) in batch.timed() {
-            let decided = (append.id, append.first, append.last());
-            let known = &self.streams[&append.stream];
-            assert!(known.contains(&decided), "{decided:?} of {}: {known:?}", append.stream);
+            let known = &self.streams[&append.stream.described()];
+            assert!(known.has(append), "{:?} of {}: {known:?}", append.id, append.stream);
             self.sealed_at.insert((append.stream.clone(), append.first), time);
         }
         self.sealed += 1;
@@ -190,9 +190,9 @@ impl World {
                         repeated,
                     }))
                 }
-                Due::Head { ref stream, head } => {
-                    check_tail(&self.sequencer, &self.heads, stream, head);
-                    Answer::Head(head)
+                Due::Shown { ref stream, shown } => {
+                    check_tail(&self.sequencer, &self.heads, stream, shown.head);
+                    Answer::Shown(shown)
                 }
             };
             assert_eq!(answer, due);
@@ -206,9 +206,10 @@ impl World {
             self.folded += 1;
             let Entry::Batch(batch) = entry else { continue };
             for (time, append) in batch.timed() {
-                let stored = self.heads.remove(&append.stream);
-                let remembered: Remembered = append.remembered(batch.shard, time);
-                self.heads.insert(append.stream.clone(), Head::extend(stored, remembered));
+                let described = append.stream.described();
+                let stored = self.heads.remove(&described);
+                let change = Change::of(append, batch.shard, time);
+                self.heads.insert(described, Head::extend(stored, &change));
             }
         }
     }
@@ -253,8 +254,7 @@ impl World {
         for (_, entry) in &self.log {
             let Entry::Batch(batch) = entry else { continue };
             for (time, append) in batch.timed() {
-                let stream = self.streams.entry(append.stream.clone()).or_default();
-                stream.push((append.id, append.first, append.last()));
+                self.streams.entry(append.stream.described()).or_default().accept(append);
                 self.sealed_at.insert((append.stream.clone(), append.first), time);
             }
         }
@@ -273,9 +273,11 @@ impl World {
         self.fold(usize::MAX);
         self.tell();
         assert_eq!(self.sequencer.held_bytes(), 0);
-        for (stream, appends) in self.streams.iter().filter(|(_, appends)| !appends.is_empty()) {
-            let next = appends.iter().try_fold(0, |next, a| (a.1 == next).then_some(a.2 + 1));
-            assert_eq!(next, Some(self.heads[stream].revision + 1), "no gap in {stream}");
+        for (stream, joint) in self.streams.iter().filter(|(_, joint)| !joint.is_empty()) {
+            let head = &self.heads[stream];
+            for name in [stream.clone(), stream.metadata()] {
+                assert_eq!(joint.count(&name).checked_sub(1), head.last(&name), "no gap in {name}");
+            }
         }
     }
 }
@@ -294,6 +296,7 @@ fn check_tail(
         let below = tail.first().map_or(last + 1, |first| *first);
         assert!(tail.iter().copied().eq(below..=last));
         assert!(below >= from);
-        assert!(below == from || heads[stream].revision + 1 >= below, "the store has the rest");
+        let stored = heads.get(&stream.described()).and_then(|head| head.last(stream));
+        assert!(below == from || stored.map_or(0, |r| r + 1) >= below, "the store has the rest");
     }
 }

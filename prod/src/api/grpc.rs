@@ -1,84 +1,132 @@
-//! gRPC, as the clients of KurrentDB speak it: written from its published client protocol.
+//! The gRPC API: the client protocol of KurrentDB, so that its clients work unchanged.
 //!
-//! | service | built |
+//! | service | what there is |
 //! | --- | --- |
-//! | `event_store.client.streams.Streams` | all of it; links are not resolved, since nothing makes any |
-//! | `event_store.client.server_features.ServerFeatures` | all of it |
-//! | `event_store.client.gossip.Gossip` | `Read`: this node, which is the leader |
-//! | all others | `UNIMPLEMENTED`, with the name of what was asked for |
+//! | `event_store.client.streams.Streams` | all of it: append, batches, reads, subscriptions, deletion, tombstones |
+//! | `event_store.client.server_features.ServerFeatures` | the methods that are here |
+//! | `event_store.client.gossip.Gossip` | one member, the leader, where the client reached it |
 //!
-//! Credentials are accepted and not looked at: there are no users. Positions are [`GlobalPosition`]s, both as commit and
-//! as prepare position. An append is named by the ids of its events (see [`append_id`](crate::append_id)), so a client
-//! that repeats one with the same ids is answered as the first time.
+//! Everything else (persistent subscriptions, projections, users, operations, monitoring, the second version of the
+//! streams) answers `UNIMPLEMENTED` and names what was called: see [`unimplemented`].
 //!
-//! [`GlobalPosition`]: stormkeep_core::time::GlobalPosition
+//! What differs from the server that the protocol comes from:
+//! - **There are no users.** `authorization` is accepted and not looked at, whatever it says.
+//! - **Links are not resolved.** `resolve_links` is accepted; there is nothing here that makes links, and what a
+//!   client writes as a link is read as it was written.
+//! - **A repeated append is recognised by the ids of its events, in their order**: they make its append id (see
+//!   [`append_id`](crate::append_id::append_id)). It answers as the first time, if it is among the last 32 appends to its stream.
+//! - Both halves of a position are the same number. A position need not be that of an event.
+//! - A read sees what was there when it began; it does not chase a stream that grows.
+//!
+//! Every call is bounded by its `grpc-timeout`, or by ten seconds. What a client is sent is made when it can take it:
+//! one that reads slowly costs a page, and one that sends too much is told so before it is held.
 
-mod append;
-mod batch;
-mod features;
-mod message;
-mod read;
-mod status;
-mod streams;
+use std::sync::Arc;
 
-pub use super::proto::generated as proto;
-
-use std::time::Duration;
-
-use axum::{Router, http, response::IntoResponse};
+use axum::{Router, body::Body, response::IntoResponse};
+use http::{HeaderMap, HeaderValue, Request, Response, Uri, header};
 use stormkeep_core::{env::Env, limits::ENTRY_BYTES_MAX};
-use tonic::{Code, Status, service::Routes};
+use tower::{ServiceExt, service_fn};
 
-use super::{
-    Settings,
-    proto::{
-        gossip::gossip_server::GossipServer,
-        server_features::server_features_server::ServerFeaturesServer,
-        streams::streams_server::StreamsServer,
-    },
-};
 use crate::service::Service;
 
-/// Bytes of one message that is taken in: more than an append may have, so that one that is too large is told so in the
-/// terms of its client, and clients that send it in parts do so in parts of 3 MiB.
-const MESSAGE_BYTES_MAX: usize = 4 * ENTRY_BYTES_MAX;
+mod batch;
+mod deadline;
+mod expected;
+mod info;
+mod read;
+pub mod request;
+pub mod response;
+mod streams;
+mod subscribe;
+pub mod trouble;
 
-/// All services of the protocol.
-pub(super) fn routes<E: Env>(service: Service<E>, settings: &Settings) -> Router {
-    let streams = streams::Api::new(service, settings.timeout);
-    let streams = StreamsServer::new(streams)
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(usize::MAX);
-    Routes::new(streams)
-        .add_service(ServerFeaturesServer::new(features::Features))
-        .add_service(GossipServer::new(features::Members::new(settings.advertise.clone())))
-        .into_axum_router()
-        .reset_fallback()
+/// The messages, servers and clients of `proto/`.
+#[allow(missing_docs, unreachable_pub, clippy::all)]
+pub mod proto {
+    tonic::include_proto!("proto");
 }
 
-/// The answer to a call of a method that is not built.
-pub(super) fn unimplemented(path: &str) -> http::Response<axum::body::Body> {
-    let message = format!(
-        "{path} is not built: this server offers Streams, ServerFeatures and Gossip of event_store.client"
-    );
-    Status::new(Code::Unimplemented, message).into_http::<axum::body::Body>().into_response()
-}
+use proto::event_store::client::{
+    gossip::gossip_server::GossipServer,
+    server_features::server_features_server::ServerFeaturesServer,
+    streams::streams_server::StreamsServer,
+};
 
-/// How long a call may take: what its client gave it, if that is not more than the server allows.
-fn timeout_of<T>(request: &tonic::Request<T>, longest: Duration) -> Duration {
-    let given = request.metadata().get("grpc-timeout").and_then(|value| {
-        let value = value.to_str().ok()?;
-        let (number, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
-        let number: u64 = number.parse().ok()?;
-        Some(match unit {
-            "H" => Duration::from_secs(number.saturating_mul(3600)),
-            "M" => Duration::from_secs(number.saturating_mul(60)),
-            "S" => Duration::from_secs(number),
-            "m" => Duration::from_millis(number),
-            "u" => Duration::from_micros(number),
-            "n" => Duration::from_nanos(number),
-            _ => return None,
-        })
+/// Bytes of one message that a client may send: above what an append may have, so that one that has too much is
+/// refused by name, and above the 3 MiB of the parts in which the Node client sends a batch.
+pub const MESSAGE_BYTES_MAX: usize = 4 * ENTRY_BYTES_MAX;
+
+/// The routes of the services that are here, to be merged with others. What is called and not here must be given to
+/// [`unimplemented`].
+pub fn routes<E: Env>(service: Service<E>) -> Router {
+    let streams = StreamsServer::new(streams::Streams::new(service.clone()))
+        .max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let features = ServerFeaturesServer::new(info::Features);
+    let gossip = GossipServer::new(info::Gossip::new(service));
+    let mut router = Router::new();
+    for method in info::STREAMS_METHODS {
+        let path = format!("/{}/{method}", info::STREAMS);
+        router = router.route_service(&path, streams.clone());
+    }
+    let path = format!("/{}/{}", info::FEATURES, info::FEATURES_METHOD);
+    router = router.route_service(&path, features);
+    // What it answers depends on the address that was asked.
+    let gossip = service_fn(move |mut request: Request<Body>| {
+        let gossip = gossip.clone();
+        let asked = request.uri().authority().map(|a| a.as_str().to_owned());
+        let asked = asked.or_else(|| {
+            let host = request.headers().get(header::HOST)?;
+            host.to_str().ok().map(str::to_owned)
+        });
+        request.extensions_mut().insert(info::Asked(Arc::from(asked.unwrap_or_default())));
+        async move { gossip.oneshot(request).await.map(IntoResponse::into_response) }
     });
-    given.map_or(longest, |given| given.min(longest))
+    router.route_service(&format!("/{}/{}", info::GOSSIP, info::GOSSIP_METHOD), gossip)
+}
+
+/// Whether a request speaks gRPC, by its content type.
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    kind.is_some_and(|kind| kind.starts_with(b"application/grpc"))
+}
+
+/// The answer to a gRPC request for what is not here.
+pub fn unimplemented(uri: &Uri) -> Response<Body> {
+    let (service, method) = uri.path().trim_start_matches('/').rsplit_once('/').unwrap_or_default();
+    let message = format!(
+        "{service}/{method} is not part of this server; it has {} ({}), {} and {}",
+        info::STREAMS,
+        info::STREAMS_METHODS.join(", "),
+        info::FEATURES,
+        info::GOSSIP,
+    );
+    tonic::Status::unimplemented(message).into_http()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_here_is_named() {
+        let uri = Uri::from_static("/event_store.client.users.Users/Create");
+        let response = unimplemented(&uri);
+        assert_eq!(response.status(), 200);
+        let status = tonic::Status::from_header_map(response.headers()).unwrap();
+        assert_eq!(status.code(), tonic::Code::Unimplemented);
+        let named = "event_store.client.users.Users/Create is not part of this server";
+        assert!(status.message().starts_with(named), "{}", status.message());
+        assert!(unimplemented(&Uri::from_static("/")).headers().contains_key("grpc-status"));
+    }
+
+    #[test]
+    fn grpc_is_told_by_its_content_type() {
+        let mut headers = HeaderMap::new();
+        assert!(!is_grpc(&headers));
+        headers.insert("content-type", HeaderValue::from_static("application/grpc+proto"));
+        assert!(is_grpc(&headers));
+        headers.insert("content-type", HeaderValue::from_static("application/json"));
+        assert!(!is_grpc(&headers));
+    }
 }

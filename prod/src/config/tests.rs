@@ -16,11 +16,11 @@ fn load(text: &str, flags: Layer) -> Result<Config, ConfigError> {
 
 #[test]
 fn flags_are_stronger_than_the_file() {
-    let config = load("timeout_ms = 5\nidle_s = 7\n", Layer::default()).unwrap();
-    assert_eq!(config.timeout, Duration::from_millis(5));
-    let flags = Layer { timeout_ms: Some(9), ..Layer::default() };
-    let config = load("timeout_ms = 5\nidle_s = 7\n", flags).unwrap();
-    assert_eq!(config.timeout, Duration::from_millis(9));
+    let config = load("finish_s = 5\nidle_s = 7\n", Layer::default()).unwrap();
+    assert_eq!(config.bounds.finish, Duration::from_secs(5));
+    let flags = Layer { finish_s: Some(9), ..Layer::default() };
+    let config = load("finish_s = 5\nidle_s = 7\n", flags).unwrap();
+    assert_eq!(config.bounds.finish, Duration::from_secs(9));
     assert_eq!(config.bounds.idle, Duration::from_secs(7));
     assert_eq!(config.listen.port(), 2113);
 }
@@ -45,9 +45,6 @@ fn what_is_not_known_is_refused_with_a_suggestion() {
         wrong.ends_with("disk_resrve_bytes is not known; did you mean disk_reserve_bytes?"),
         "{wrong}"
     );
-    let names = ["PATH", "STORMKEEP_LISTN"].map(str::to_owned);
-    let wrong = message(Config::load(Some(&file("").1), Layer::default(), names.into_iter()));
-    assert!(wrong.contains("No such file"), "the folder is gone: {wrong}");
     let (_folder, path) = file("");
     let names = ["PATH", "STORMKEEP_LISTN"].map(str::to_owned);
     let wrong = message(Config::load(Some(&path), Layer::default(), names.into_iter()));
@@ -57,10 +54,9 @@ fn what_is_not_known_is_refused_with_a_suggestion() {
 #[test]
 fn a_value_that_cannot_be_names_its_key() {
     for (text, expected) in [
-        ("timeout_ms = 0", "timeout_ms: 0; at least 1"),
+        ("idle_s = 0", "idle_s: 0; at least 1"),
         ("disk_segment_bytes = 1000", "disk_segment_bytes: 1000; from 4194304"),
         ("tls_key = \"key.pem\"", "tls_certificate: it is missing"),
-        ("advertise = \"nowhere\"", "advertise: \"nowhere\"; give a host and a port"),
         ("listen = \"everywhere\"", "invalid socket address"),
         ("shards = -1", "shards"),
         ("shards = ", "TOML"),

@@ -1,8 +1,8 @@
 //! What is asked: put to the sequencer and to the reference, which must agree on what becomes of it.
 
 use stormkeep_core::{
-    append::{Append, AppendError, AppendId, Expected},
-    limits::{ENTRY_FRAME_BYTES_MAX, REMEMBERED_APPENDS},
+    append::{Append, AppendError, AppendId},
+    limits::ENTRY_FRAME_BYTES_MAX,
     shard::sequencer::Offer,
     stream::StreamName,
     time::WallTime,
@@ -11,15 +11,15 @@ use stormkeep_core::{
 use super::{Ask, Due, Waiting, World};
 
 impl World {
-    /// An append that is `back` appends old, if the stream has that many, or a new one.
+    /// An append that is `back` appends old, if the stream and its metadata have that many, or a new one.
     pub(crate) fn append_id(&self, stream: &StreamName, back: Option<usize>) -> AppendId {
-        let known = self.streams.get(stream).zip(back);
-        let old = known.and_then(|(s, back)| s.len().checked_sub(back + 1).map(|at| s[at].0));
+        let known = self.streams.get(&stream.described()).zip(back);
+        let old = known.and_then(|(joint, back)| joint.recent(back));
         old.unwrap_or(AppendId(u128::from(self.tickets) + 1_000))
     }
 
     pub(crate) fn last(&self, stream: &StreamName) -> Option<u64> {
-        self.streams.get(stream).and_then(|s| s.last()).map(|a| a.2)
+        self.streams.get(&stream.described()).and_then(|joint| joint.count(stream).checked_sub(1))
     }
 
     pub(crate) fn ticket(&mut self) -> u64 {
@@ -30,17 +30,13 @@ impl World {
     /// Asks, or waits behind those that wait for the same head.
     pub(crate) fn ask(&mut self, wall: WallTime, ask: Ask) {
         let stream = match &ask {
-            Ask::Append(append, _) => &append.stream,
-            Ask::Read(stream, _) => stream,
+            Ask::Append(append, _) => append.stream.described(),
+            Ask::Read(stream, _) => stream.described(),
         };
-        if let Some((_, parked)) = self.cold.get_mut(stream) {
+        if let Some((_, parked)) = self.cold.get_mut(&stream) {
             return parked.push(ask);
         }
         if let Some(ask) = self.offer(wall, ask) {
-            let stream = match &ask {
-                Ask::Append(append, _) => append.stream.clone(),
-                Ask::Read(stream, _) => stream.clone(),
-            };
             // The read of the store begins now, and is answered whenever it is.
             let stored = self.heads.get(&stream).cloned();
             self.cold.insert(stream, (stored, vec![ask]));
@@ -81,11 +77,12 @@ impl World {
                     }
                 }
             }
-            Ask::Read(stream, ticket) => match self.sequencer.read(&stream, ticket) {
+            Ask::Read(stream, ticket) => match self.sequencer.read(wall, &stream, ticket) {
                 Offer::NeedsHead(ticket) => return Some(Ask::Read(stream, ticket)),
                 Offer::Taken => {
-                    let head = self.last(&stream);
-                    self.hold(ticket, Due::Head { stream, head });
+                    let joint = self.streams.get(&stream.described());
+                    let shown = joint.map(|j| j.shown(&stream, wall)).unwrap_or_default();
+                    self.hold(ticket, Due::Shown { stream, shown });
                 }
                 offer => panic!("a read is never refused: {offer:?}"),
             },
@@ -96,25 +93,26 @@ impl World {
     }
 
     fn decide(&mut self, append: Append, bytes: usize) -> Due {
-        let actual = self.last(&append.stream);
-        let stream = self.streams.entry(append.stream.clone()).or_default();
-        let known = stream.iter().rev().take(REMEMBERED_APPENDS).find(|a| a.0 == append.id);
-        if let Some(&(_, first, last)) = known {
+        let joint = self.streams.entry(append.stream.described()).or_default();
+        if let Some((first, last)) = joint.recall(&append.stream, append.id) {
             return Due::Append { stream: append.stream, first, last, repeated: true };
         }
-        let expected = append.expected;
-        let meets = match expected {
-            Expected::Any => true,
-            Expected::NoStream => actual.is_none(),
-            Expected::StreamExists => actual.is_some(),
-            Expected::Exactly(revision) => actual == Some(revision),
-        };
-        if !meets {
-            return Due::Wrong(AppendError::WrongExpectedRevision { expected, actual });
+        if joint.tombstoned() {
+            return Due::Wrong(AppendError::Tombstoned);
         }
-        let first = actual.map_or(0, |a| a + 1);
-        let last = first + append.events.len() as u64 - 1;
-        stream.push((append.id, first, last));
+        for (stream, expected, described) in [
+            (append.stream.described(), append.described, true),
+            (append.stream.clone(), append.expected, false),
+        ] {
+            // What is demanded of the described stream is of no matter to an append to that stream itself.
+            let asked = !described || append.stream.is_metadata();
+            if asked && !joint.meets(&stream, expected) {
+                let actual = joint.count(&stream).checked_sub(1);
+                let wrong = AppendError::WrongExpectedRevision { expected, actual, described };
+                return Due::Wrong(wrong);
+            }
+        }
+        let (first, last) = joint.append(&append);
         if self.open.1 == 0 {
             self.open.0 = ENTRY_FRAME_BYTES_MAX;
         }

@@ -1,179 +1,258 @@
-//! Many appends over one call. Each is answered when it is done, whatever became of those before it.
+//! Batches: many appends on one stream, each answered when it is done.
+//!
+//! Appends are under way at once up to a bound; beyond it nothing is read from the client until one is answered. They
+//! are only driven while the client takes answers, so one that sends and never reads holds up itself alone. An append
+//! that is refused does not end the others.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::HashMap, future::Future, pin::Pin};
 
-use futures::{FutureExt, Stream, StreamExt, future::BoxFuture};
+use futures::{Stream, StreamExt, stream, stream::FuturesUnordered};
 use stormkeep_core::{
-    append::{Append, AppendError, Expected},
+    append::{Append, Appended, Expected},
     env::Env,
+    limits::ENTRY_BYTES_MAX,
     stream::StreamName,
 };
-use tonic::Status;
-use uuid::Uuid;
+use tonic::{Status, Streaming};
 
-use super::{append::Gathered, message, status};
-use crate::{
-    api::proto::{
-        shared::AllStreamPosition,
-        streams::{
-            BatchAppendReq, BatchAppendResp,
-            batch_append_req::options::{DeadlineOption, ExpectedStreamPosition as Given},
-            batch_append_resp::{self, ExpectedStreamPosition as Answered, success},
-        },
+use super::{
+    deadline::Deadline,
+    expected::{Demand, repeated},
+    proto::event_store::client::{
+        Uuid,
+        streams::{BatchAppendReq, BatchAppendResp, batch_append_resp},
     },
-    service::Service,
+    request::{self, Events},
+    response,
+    streams::too_large,
+    trouble::Trouble,
 };
+use crate::service::Service;
 
-/// Appends of one call that are under way at a time; the client waits with more.
-const UNDER_WAY_MAX: usize = 256;
-/// Appends of one call that may be sent in parts at a time.
-const PARTS_MAX: usize = 64;
+/// Appends of one call that are under way at once.
+const IN_FLIGHT_MAX: usize = 256;
+/// Appends of one call of which not all parts have come.
+const PARTIAL_MAX: usize = 64;
+/// Bytes of all these together.
+const PARTIAL_BYTES_MAX: usize = 8 * ENTRY_BYTES_MAX;
 
-/// An append that a client sends in parts.
-struct Part {
-    gathered: Gathered,
-    timeout: Duration,
-    /// It makes no sense, for this reason; the rest of it is passed over.
-    refused: Option<crate::api::proto::rpc::Status>,
+/// An append of which not all parts have come.
+struct Partial {
+    correlation: Uuid,
+    stream: StreamName,
+    expected: Expected,
+    deadline: Deadline,
+    events: Events,
 }
 
-/// What to do with one request.
-enum Next {
-    Append(Uuid, Append, Duration),
-    Answer(BatchAppendResp),
+/// What came of a part.
+enum Taken {
+    /// More parts are to come.
     More,
+    /// The append is whole.
+    Whole(Partial),
+    /// It is refused.
+    Refused(BatchAppendResp),
 }
 
-/// The answers to all requests of a call.
-pub(super) fn answers<E: Env>(
+type InFlight = Pin<Box<dyn Future<Output = BatchAppendResp> + Send>>;
+
+struct Session<E: Env> {
     service: Service<E>,
-    requests: impl Stream<Item = Result<BatchAppendReq, Status>> + Send + 'static,
-    longest: Duration,
-) -> impl Stream<Item = Result<BatchAppendResp, Status>> + Send + 'static {
-    let mut parts: BTreeMap<Uuid, Part> = BTreeMap::new();
-    let asked = requests.map(move |request| gather(request?, &mut parts, longest));
-    asked
-        .map(move |next| -> BoxFuture<'static, Option<Result<BatchAppendResp, Status>>> {
-            match next {
-                Ok(Next::Append(id, append, timeout)) => {
-                    let service = service.clone();
-                    async move { Some(Ok(answer(&service, id, append, timeout).await)) }.boxed()
+    requests: Option<Streaming<BatchAppendReq>>,
+    parts: Parts,
+    in_flight: FuturesUnordered<InFlight>,
+    deadline: Deadline,
+}
+
+/// Answers the appends of one call.
+pub(crate) fn batch<E: Env>(
+    service: Service<E>,
+    requests: Streaming<BatchAppendReq>,
+    deadline: Deadline,
+) -> impl Stream<Item = Result<BatchAppendResp, Status>> + Send + 'static + use<E> {
+    let session = Session {
+        service,
+        requests: Some(requests),
+        parts: Parts { deadline, ..Parts::default() },
+        in_flight: FuturesUnordered::new(),
+        deadline,
+    };
+    stream::unfold(Some(session), async |session| {
+        let mut session = session?;
+        match session.next().await {
+            Ok(answer) => Some((Ok(answer?), Some(session))),
+            Err(status) => Some((Err(status), None)),
+        }
+    })
+}
+
+impl<E: Env> Session<E> {
+    async fn next(&mut self) -> Result<Option<BatchAppendResp>, Status> {
+        loop {
+            if self.requests.is_none() && self.in_flight.is_empty() {
+                return Ok(None);
+            }
+            let may_read = self.in_flight.len() < IN_FLIGHT_MAX;
+            let requests = &mut self.requests;
+            let message = async {
+                match requests {
+                    Some(requests) if may_read => requests.message().await,
+                    _ => std::future::pending().await,
                 }
-                Ok(Next::Answer(answer)) => std::future::ready(Some(Ok(answer))).boxed(),
-                Ok(Next::More) => std::future::ready(None).boxed(),
-                Err(error) => std::future::ready(Some(Err(error))).boxed(),
+            };
+            let message = tokio::select! {
+                biased;
+                Some(answer) = self.in_flight.next() => return Ok(Some(answer)),
+                message = message => message,
+                () = self.deadline.over() => {
+                    return Err(Deadline::trouble().status("Append", ""));
+                }
+            };
+            let Some(part) = message.map_err(too_large)? else {
+                self.requests = None;
+                continue;
+            };
+            match self.parts.take(part).map_err(|trouble| trouble.status("Append", ""))? {
+                Taken::More => {}
+                Taken::Whole(append) => {
+                    let service = self.service.clone();
+                    self.in_flight.push(Box::pin(answer(service, append)));
+                }
+                Taken::Refused(refused) => return Ok(Some(refused)),
             }
-        })
-        .buffer_unordered(UNDER_WAY_MAX)
-        .filter_map(std::future::ready)
+        }
+    }
 }
 
-fn gather(
-    request: BatchAppendReq,
-    parts: &mut BTreeMap<Uuid, Part>,
-    longest: Duration,
-) -> Result<Next, Status> {
-    let id = message::uuid_of(request.correlation_id, "correlation_id")?;
-    if !parts.contains_key(&id) {
-        let missing = || Status::invalid_argument("options: the first part of an append has them");
-        let options = request.options.ok_or_else(missing)?;
-        if parts.len() >= PARTS_MAX {
-            let message = format!("more than {PARTS_MAX} appends are sent in parts at a time");
-            return Err(Status::resource_exhausted(message));
-        }
-        let stream = message::stream_name(options.stream_identifier)?;
-        let expected = match options.expected_stream_position {
-            Some(Given::StreamPosition(revision)) => Expected::Exactly(revision),
-            Some(Given::NoStream(())) => Expected::NoStream,
-            Some(Given::StreamExists(())) => Expected::StreamExists,
-            Some(Given::Any(())) => Expected::Any,
-            None => {
-                return Err(Status::invalid_argument(
-                    "options.expected_stream_position is missing",
-                ));
-            }
-        };
-        let given = match options.deadline_option {
-            Some(DeadlineOption::Deadline(duration)) => {
-                Duration::from_secs(u64::try_from(duration.seconds).unwrap_or(0))
-                    + Duration::from_nanos(u64::try_from(duration.nanos).unwrap_or(0))
-            }
-            Some(DeadlineOption::Deadline21100(deadline)) => message::until(deadline),
-            None => longest,
-        };
-        let gathered = Gathered::new(stream, expected);
-        parts.insert(id, Part { gathered, timeout: given.min(longest), refused: None });
-    }
-    let Some(part) = parts.get_mut(&id) else { return Ok(Next::More) };
-    for proposed in request.proposed_messages {
-        if part.refused.is_some() {
-            break;
-        }
-        if let Err(error) = part.gathered.push(proposed.into()) {
-            part.refused = Some(status::bad_request(error.message().to_owned()));
-        } else if let Err(error) = part.gathered.within_limits() {
-            part.refused = Some(status::batch(&part.gathered.stream, &error));
-        }
-    }
-    if !request.is_final {
-        return Ok(Next::More);
-    }
-    let Some(Part { gathered, timeout, refused }) = parts.remove(&id) else {
-        return Ok(Next::More);
-    };
-    if let Some(refused) = refused {
-        let result = batch_append_resp::Result::Error(refused);
-        return Ok(Next::Answer(response(id, &gathered.stream, gathered.expected, result)));
-    }
-    Ok(Next::Append(id, gathered.append(), timeout))
-}
-
-async fn answer<E: Env>(
-    service: &Service<E>,
-    id: Uuid,
-    append: Append,
-    timeout: Duration,
-) -> BatchAppendResp {
-    let (stream, expected) = (append.stream.clone(), append.expected);
-    let appended = if timeout.is_zero() {
-        Err(AppendError::Unavailable)
+async fn answer<E: Env>(service: Service<E>, partial: Partial) -> BatchAppendResp {
+    let Partial { correlation, stream, expected, deadline, events } = partial;
+    let events = events.done();
+    let id = crate::append_id::append_id(&events);
+    let described = Expected::Any;
+    let append = Append { stream: stream.clone(), expected, described, id, events };
+    let appended = if deadline.is_over() {
+        Err(Deadline::trouble())
     } else {
-        service.append(append, timeout).await
+        let appended = service.append(append, deadline.left()).await;
+        appended.map_err(|error| Trouble::from(error).after(deadline))
     };
-    let result = match appended {
-        Ok(appended) => {
-            let position = appended.position().0;
-            batch_append_resp::Result::Success(batch_append_resp::Success {
-                current_revision_option: Some(success::CurrentRevisionOption::CurrentRevision(
-                    appended.last,
-                )),
-                position_option: Some(success::PositionOption::Position(AllStreamPosition {
-                    commit_position: position,
-                    prepare_position: position,
-                })),
-            })
-        }
-        Err(error) => batch_append_resp::Result::Error(status::batch(&stream, &error)),
-    };
-    response(id, &stream, expected, result)
+    resp(correlation, &stream, expected, appended)
 }
 
-fn response(
-    id: Uuid,
+fn resp(
+    correlation: Uuid,
     stream: &StreamName,
     expected: Expected,
-    result: batch_append_resp::Result,
+    appended: Result<Appended, Trouble>,
 ) -> BatchAppendResp {
-    let expected = match expected {
-        Expected::Exactly(revision) => Answered::StreamPosition(revision),
-        Expected::NoStream => Answered::NoStream(()),
-        Expected::Any => Answered::Any(()),
-        Expected::StreamExists => Answered::StreamExists(()),
+    let result = match appended {
+        Ok(appended) => batch_append_resp::Result::Success(response::batch_appended(&appended)),
+        Err(trouble) => batch_append_resp::Result::Error(trouble.batch_error(stream.as_str())),
     };
     BatchAppendResp {
-        correlation_id: Some(message::uuid(id, false)),
+        correlation_id: Some(correlation),
+        stream_identifier: Some(response::identifier(stream)),
+        expected_stream_position: Some(repeated(expected)),
         result: Some(result),
-        stream_identifier: Some(message::identifier(stream)),
-        expected_stream_position: Some(expected),
     }
 }
+
+/// The appends of one call of which not all parts have come. `None`: refused already, the rest of its parts is dropped.
+struct Parts {
+    partial: HashMap<u128, Option<Partial>>,
+    bytes: usize,
+    deadline: Deadline,
+}
+
+impl Default for Parts {
+    fn default() -> Self {
+        Parts { partial: HashMap::new(), bytes: 0, deadline: Deadline::NONE }
+    }
+}
+
+impl Parts {
+    /// Takes a part. An error ends the call: whom it concerns cannot be said.
+    fn take(&mut self, part: BatchAppendReq) -> Result<Taken, Trouble> {
+        let id = request::id("correlation_id", part.correlation_id.as_ref())?;
+        let is_final = part.is_final;
+        let entry = match self.partial.remove(&id) {
+            Some(entry) => entry,
+            None if self.partial.len() == PARTIAL_MAX => {
+                let why = format!("{PARTIAL_MAX} appends are not finished yet; finish one first");
+                return Err(Trouble::invalid("is_final", why));
+            }
+            None => match self.begin(&part) {
+                Ok(partial) => Some(partial),
+                Err(trouble) => return Ok(self.refuse(id, &part, trouble)),
+            },
+        };
+        // What is left of an append that was refused.
+        let Some(mut partial) = entry else {
+            if !is_final {
+                self.partial.insert(id, None);
+            }
+            return Ok(Taken::More);
+        };
+        self.bytes -= partial.events.bytes();
+        for proposed in part.proposed_messages {
+            if let Err(trouble) = partial.events.push(proposed.into()) {
+                if !is_final {
+                    self.partial.insert(id, None);
+                }
+                let Partial { correlation, stream, expected, .. } = partial;
+                return Ok(Taken::Refused(resp(correlation, &stream, expected, Err(trouble))));
+            }
+        }
+        if is_final {
+            return Ok(Taken::Whole(partial));
+        }
+        self.bytes += partial.events.bytes();
+        self.partial.insert(id, Some(partial));
+        if self.bytes > PARTIAL_BYTES_MAX {
+            let why =
+                format!("more than {PARTIAL_BYTES_MAX} bytes of appends are not finished yet");
+            return Err(Trouble::invalid("is_final", why));
+        }
+        Ok(Taken::More)
+    }
+
+    fn begin(&self, part: &BatchAppendReq) -> Result<Partial, Trouble> {
+        let correlation = part.correlation_id.clone();
+        let correlation =
+            correlation.ok_or_else(|| Trouble::invalid("correlation_id", "missing"))?;
+        let options = part.options.as_ref();
+        let options = options.ok_or_else(|| {
+            Trouble::invalid("options", "missing: the first part of an append must have them")
+        })?;
+        let timeout =
+            request::batch_timeout(options.deadline_option.as_ref(), response::since_epoch());
+        Ok(Partial {
+            correlation,
+            stream: request::stream_name(options.stream_identifier.clone())?,
+            expected: options.expected_stream_position.expected()?,
+            deadline: self.deadline.or_in(timeout),
+            events: Events::default(),
+        })
+    }
+
+    /// Refuses an append whose first part cannot be understood.
+    fn refuse(&mut self, id: u128, part: &BatchAppendReq, trouble: Trouble) -> Taken {
+        if !part.is_final {
+            self.partial.insert(id, None);
+        }
+        let options = part.options.as_ref();
+        // Clients unwrap what names the stream.
+        let stream_identifier = options.and_then(|o| o.stream_identifier.clone());
+        Taken::Refused(BatchAppendResp {
+            correlation_id: part.correlation_id.clone(),
+            stream_identifier: Some(stream_identifier.unwrap_or_default()),
+            expected_stream_position: None,
+            result: Some(batch_append_resp::Result::Error(trouble.batch_error(""))),
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "batch_tests.rs"]
+mod tests;

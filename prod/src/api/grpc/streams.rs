@@ -1,98 +1,153 @@
-//! The service `Streams`: each method in a few lines, over what its neighbours do.
+//! The service of streams.
 
-use std::time::Duration;
+use std::pin::Pin;
 
-use futures::{StreamExt, stream::BoxStream};
-use stormkeep_core::env::Env;
-use tonic::{Request, Response, Status, Streaming};
-
-use super::{append, batch, message, read::Asked, status, timeout_of};
-use crate::{
-    api::proto::streams::{
-        AppendReq, AppendResp, BatchAppendReq, BatchAppendResp, DeleteReq, DeleteResp, ReadReq,
-        ReadResp, TombstoneReq, TombstoneResp, delete_resp, streams_server::Streams,
-        tombstone_resp,
-    },
-    service::Service,
+use futures::Stream;
+use stormkeep_core::{
+    append::{Append, Expected},
+    env::Env,
 };
+use tonic::{Code, Request, Response, Status, Streaming};
 
-pub(super) struct Api<E: Env> {
+use super::{
+    MESSAGE_BYTES_MAX,
+    batch::batch,
+    deadline::Deadline,
+    expected::Demand,
+    proto::event_store::client::streams::{
+        AppendReq, AppendResp, BatchAppendReq, BatchAppendResp, DeleteReq, DeleteResp, ReadReq,
+        ReadResp, TombstoneReq, TombstoneResp, append_req, streams_server,
+    },
+    read::read,
+    request::{self, Asked, Events},
+    response,
+    subscribe::subscribe,
+    trouble::Trouble,
+};
+use crate::service::Service;
+
+/// See the module's docs.
+pub(crate) struct Streams<E: Env> {
     service: Service<E>,
-    /// The longest that a call may take.
-    timeout: Duration,
 }
 
-impl<E: Env> Api<E> {
-    pub(super) fn new(service: Service<E>, timeout: Duration) -> Self {
-        Api { service, timeout }
+impl<E: Env> Streams<E> {
+    pub(crate) fn new(service: Service<E>) -> Self {
+        Streams { service }
     }
 }
 
-#[tonic::async_trait]
-impl<E: Env> Streams for Api<E> {
-    type ReadStream = BoxStream<'static, Result<ReadResp, Status>>;
-    type BatchAppendStream = BoxStream<'static, Result<BatchAppendResp, Status>>;
+/// What is sent to a client piece by piece.
+type Told<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-    async fn read(&self, request: Request<ReadReq>) -> Result<Response<Self::ReadStream>, Status> {
-        let timeout = timeout_of(&request, self.timeout);
-        let asked = Asked::new(request.into_inner())?;
-        let answers = asked.answers(self.service.clone(), timeout).await?;
-        let answers =
-            answers.map(|answer| answer.map(|content| ReadResp { content: Some(content) }));
-        Ok(Response::new(answers.boxed()))
+/// A message that is too large to be taken apart is an append that is too large.
+pub(crate) fn too_large(status: Status) -> Status {
+    if status.code() != Code::OutOfRange {
+        return status;
+    }
+    let why = format!("a message may have {MESSAGE_BYTES_MAX} bytes: {}", status.message());
+    Trouble::TooLarge(why).status("Append", "")
+}
+
+fn invalid(trouble: Trouble) -> Status {
+    trouble.status("", "")
+}
+
+#[tonic::async_trait]
+impl<E: Env> streams_server::Streams for Streams<E> {
+    type ReadStream = Told<ReadResp>;
+    type BatchAppendStream = Told<BatchAppendResp>;
+
+    async fn read(&self, request: Request<ReadReq>) -> Result<Response<Told<ReadResp>>, Status> {
+        let deadline = Deadline::of(request.metadata()).map_err(invalid)?;
+        let told: Told<ReadResp> =
+            match request::asked(request.into_inner().options).map_err(invalid)? {
+                Asked::Read(asked) => Box::pin(read(self.service.clone(), asked, deadline).await?),
+                Asked::Subscription(asked) => Box::pin(subscribe(&self.service, asked, deadline)),
+            };
+        Ok(Response::new(told))
     }
 
     async fn append(
         &self,
         request: Request<Streaming<AppendReq>>,
     ) -> Result<Response<AppendResp>, Status> {
-        let timeout = timeout_of(&request, self.timeout);
-        // A client that begins and does not go on is not waited for for ever.
-        let gathered = tokio::time::timeout(timeout, append::gather(request.into_inner())).await;
-        let gathered = gathered.map_err(|_| {
-            Status::deadline_exceeded(
-                "the rest of the append did not come in time; nothing was written",
-            )
-        })??;
-        append::append(&self.service, gathered, timeout).await.map(Response::new)
+        let deadline = Deadline::of(request.metadata()).map_err(invalid)?;
+        let mut messages = request.into_inner();
+        let received = async {
+            let first = messages.message().await.map_err(too_large)?.and_then(|m| m.content);
+            let Some(append_req::Content::Options(options)) = first else {
+                return Err(invalid(Trouble::invalid("options", "must be the first message")));
+            };
+            let stream = request::stream_name(options.stream_identifier).map_err(invalid)?;
+            let expected = options.expected_stream_revision.expected().map_err(invalid)?;
+            let mut events = Events::default();
+            while let Some(message) = messages.message().await.map_err(too_large)? {
+                let Some(append_req::Content::ProposedMessage(proposed)) = message.content else {
+                    let why = "every message behind the first must have one";
+                    return Err(invalid(Trouble::invalid("proposed_message", why)));
+                };
+                events.push(proposed.into()).map_err(invalid)?;
+            }
+            Ok((stream, expected, events.done()))
+        };
+        // Nothing is written before all of it is here: a client that falls silent costs its deadline.
+        let received = tokio::time::timeout(deadline.left(), received).await;
+        let (stream, expected, events) = received.map_err(|_| invalid(Deadline::trouble()))??;
+        let id = crate::append_id::append_id(&events);
+        let name = stream.clone();
+        let append = Append { stream, expected, described: Expected::Any, id, events };
+        let appended = self.service.append(append, deadline.left()).await;
+        match appended.map_err(|error| Trouble::from(error).after(deadline)) {
+            Ok(appended) => Ok(Response::new(response::appended(&appended))),
+            Err(Trouble::WrongExpected { expected, actual }) => {
+                Ok(Response::new(response::wrong_expected(expected, actual)))
+            }
+            Err(trouble) => Err(trouble.status("Append", name.as_str())),
+        }
+    }
+
+    async fn batch_append(
+        &self,
+        request: Request<Streaming<BatchAppendReq>>,
+    ) -> Result<Response<Told<BatchAppendResp>>, Status> {
+        let deadline = Deadline::of(request.metadata()).map_err(invalid)?;
+        let answers = batch(self.service.clone(), request.into_inner(), deadline);
+        Ok(Response::new(Box::pin(answers)))
     }
 
     async fn delete(&self, request: Request<DeleteReq>) -> Result<Response<DeleteResp>, Status> {
-        let timeout = timeout_of(&request, self.timeout);
-        let missing = || Status::invalid_argument("options is missing");
-        let options = request.into_inner().options.ok_or_else(missing)?;
-        let stream = message::stream_name(options.stream_identifier)?;
-        let expected = message::delete_expected(options.expected_stream_revision)?;
-        let deleted = self.service.delete(stream.clone(), expected, timeout).await;
-        let position = deleted.map_err(|error| status::append(&stream, &error))?.position().0;
-        let position =
-            delete_resp::Position { commit_position: position, prepare_position: position };
-        let position_option = Some(delete_resp::PositionOption::Position(position));
-        Ok(Response::new(DeleteResp { position_option }))
+        let deadline = Deadline::of(request.metadata()).map_err(invalid)?;
+        let options = request.into_inner().options;
+        let options = options.ok_or_else(|| invalid(Trouble::invalid("options", "missing")))?;
+        let stream = request::stream_name(options.stream_identifier).map_err(invalid)?;
+        let expected = options.expected_stream_revision.expected().map_err(invalid)?;
+        // In this protocol a stream that is not there cannot be deleted, unless that is what is expected.
+        let demand = if expected == Expected::Any { Expected::StreamExists } else { expected };
+        let deleted = self.service.delete(stream.clone(), demand, deadline.left()).await;
+        match deleted.map_err(|error| Trouble::from(error).after(deadline)) {
+            Ok(appended) => Ok(Response::new(response::deleted(&appended))),
+            Err(Trouble::WrongExpected { actual, .. }) => {
+                let trouble = Trouble::WrongExpected { expected, actual };
+                Err(trouble.status("Delete", stream.as_str()))
+            }
+            Err(trouble) => Err(trouble.status("Delete", stream.as_str())),
+        }
     }
 
     async fn tombstone(
         &self,
         request: Request<TombstoneReq>,
     ) -> Result<Response<TombstoneResp>, Status> {
-        let timeout = timeout_of(&request, self.timeout);
-        let missing = || Status::invalid_argument("options is missing");
-        let options = request.into_inner().options.ok_or_else(missing)?;
-        let stream = message::stream_name(options.stream_identifier)?;
-        let expected = message::tombstone_expected(options.expected_stream_revision)?;
-        let ended = self.service.tombstone(stream.clone(), expected, timeout).await;
-        let position = ended.map_err(|error| status::append(&stream, &error))?.position().0;
-        let position =
-            tombstone_resp::Position { commit_position: position, prepare_position: position };
-        let position_option = Some(tombstone_resp::PositionOption::Position(position));
-        Ok(Response::new(TombstoneResp { position_option }))
-    }
-
-    async fn batch_append(
-        &self,
-        request: Request<Streaming<BatchAppendReq>>,
-    ) -> Result<Response<Self::BatchAppendStream>, Status> {
-        let answers = batch::answers(self.service.clone(), request.into_inner(), self.timeout);
-        Ok(Response::new(answers.boxed()))
+        let deadline = Deadline::of(request.metadata()).map_err(invalid)?;
+        let options = request.into_inner().options;
+        let options = options.ok_or_else(|| invalid(Trouble::invalid("options", "missing")))?;
+        let stream = request::stream_name(options.stream_identifier).map_err(invalid)?;
+        let expected = options.expected_stream_revision.expected().map_err(invalid)?;
+        let ended = self.service.tombstone(stream.clone(), expected, deadline.left()).await;
+        match ended.map_err(|error| Trouble::from(error).after(deadline)) {
+            Ok(appended) => Ok(Response::new(response::tombstoned(&appended))),
+            Err(trouble) => Err(trouble.status("Tombstone", stream.as_str())),
+        }
     }
 }
