@@ -1,6 +1,6 @@
 //! The table: one row a peer, one column a line, each with Stormkeep's ratio to it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::atomic::Ordering};
 
 use anyhow::Result;
 use comfy_table::{Table, presets::ASCII_MARKDOWN};
@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::{
     machine::Machine,
-    peer::EVENT_BYTES,
+    peer::{EVENT_BYTES, stormkeep::BUSY},
     workload::{READ_EVENTS, STREAMS, Sample, Settings},
 };
 
@@ -186,6 +186,12 @@ pub fn print(
         for (line, failure) in &row.failures {
             println!("  **{line} failed: {failure}**");
         }
+    }
+    let busy = BUSY.load(Ordering::Relaxed);
+    if busy > 0 {
+        println!(
+            "- Stormkeep said {busy} times that it is busy, and the append was sent again; its times include that."
+        );
     }
     println!(
         "- KurrentDB's own server: not installed: it comes as a container image and from package sources that this command does not use."

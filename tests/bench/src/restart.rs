@@ -2,6 +2,7 @@
 
 use std::{
     rc::Rc,
+    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
@@ -13,7 +14,7 @@ use crate::{
     machine::{Machine, Scratch},
     peer::{
         Connection, Peer, Stream,
-        stormkeep::{Stormkeep, StreamsConnection},
+        stormkeep::{BUSY, Stormkeep, StreamsConnection},
     },
     process::{resident_bytes, said},
     report::grouped,
@@ -109,10 +110,11 @@ pub async fn run(
         connection.append(stream, 1).await.context("an acknowledged event is missing")?;
     }
     let rss_after_mib = resident_bytes(server.program.pid())? >> 20;
+    let busy = BUSY.load(Ordering::Relaxed);
     let per_second = filled as f64 / fill_seconds;
     if as_json {
         let report = json!({
-            "machine": machine, "events": filled, "fill_seconds": fill_seconds, "killed": kill,
+            "machine": machine, "events": filled, "fill_seconds": fill_seconds, "busy": busy, "killed": kill,
             "stop_seconds": stop_seconds, "data_mib": disk_mib, "rss_mib": rss_mib,
             "ready_ms": ready_ms, "first_append_ms": append_ms, "first_append_tries": refused + 1,
             "rss_after_mib": rss_after_mib, "streams_checked": checked,
@@ -128,6 +130,7 @@ pub async fn run(
         grouped(per_second)
     );
     let how = if kill { "kill -9" } else { "orderly stop" };
+    println!("- the server said {busy} times that it is busy, and the call was sent again");
     println!("- {how} ({stop_seconds:.2} s)");
     println!("- from start to ready: {ready_ms:.0} ms");
     println!(

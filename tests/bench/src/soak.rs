@@ -1,13 +1,19 @@
 //! Full speed for a long time: does the server's memory stay where it is?
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, ensure};
 use serde_json::json;
 
 use crate::{
     machine::{Machine, Scratch},
-    peer::{Peer, stormkeep::Stormkeep},
+    peer::{
+        Peer,
+        stormkeep::{BUSY, Stormkeep},
+    },
     process::{resident_bytes, said},
     report::grouped,
     workload::{self, Settings, Streams},
@@ -88,9 +94,10 @@ pub async fn run(scratch: &Scratch, minutes: f64, connections: usize, as_json: b
     let disk_mib: u64 = disk.split_whitespace().next().unwrap_or_default().parse().unwrap_or(0);
     let (last, median) = (points[points.len() - 1].1, sorted[sorted.len() / 2]);
     let hours = points[points.len() - 1].0;
+    let busy = BUSY.load(Ordering::Relaxed);
     if as_json {
         let report = json!({
-            "machine": machine, "minutes": hours * 60.0, "connections": connections, "load": sample,
+            "machine": machine, "minutes": hours * 60.0, "connections": connections, "load": sample, "busy": busy,
             "rss_mib": {"start": before >> 20, "min": sorted[0], "median": median,
                 "max": sorted[sorted.len() - 1], "last": last},
             "rss_slope_mib_per_hour_second_half": late, "data_mib": disk_mib,
@@ -115,6 +122,7 @@ pub async fn run(scratch: &Scratch, minutes: f64, connections: usize, as_json: b
         sorted[0],
         sorted[sorted.len() - 1]
     );
+    println!("- the server said {busy} times that it is busy, and the append was sent again");
     println!("- slope over the second half: {late:+.1} MiB an hour");
     println!("- data folder at the end: {disk_mib} MiB");
     Ok(())

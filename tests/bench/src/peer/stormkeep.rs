@@ -1,6 +1,12 @@
 //! Stormkeep itself, through its gRPC API: the protocol of KurrentDB's Streams service.
 
-use std::{collections::HashMap, path::Path, process::Command};
+use std::{
+    collections::HashMap,
+    path::Path,
+    process::Command,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 use bytes::{Bytes, BytesMut};
@@ -16,6 +22,10 @@ use crate::{
         },
     },
 };
+
+/// How often the server said that it is busy, and the append was sent again.
+pub static BUSY: AtomicU64 = AtomicU64::new(0);
+const BUSY_PAUSE: Duration = Duration::from_millis(20);
 
 pub struct Stormkeep {
     pub program: Program,
@@ -43,7 +53,7 @@ impl Stormkeep {
 
     pub async fn until_ready(&mut self, log: &Path, seconds_max: u64) -> Result<()> {
         let port = self.port;
-        let ready = async || [200, 404].contains(&process::http_status(port, "/health/ready"));
+        let ready = async || process::http_status(port, "/health/ready") == 200;
         process::until_ready(&mut self.program, log, seconds_max, ready).await
     }
 }
@@ -92,6 +102,19 @@ impl StreamsConnection {
         let pairs = [("type", KIND), ("content-type", "application/octet-stream")];
         let metadata = pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
         Ok(Self { grpc: Grpc::connect(port).await?, metadata, body: BytesMut::new() })
+    }
+}
+
+impl StreamsConnection {
+    async fn send(&mut self, body: Bytes) -> Result<AppendResp> {
+        let path = "/event_store.client.streams.Streams/Append";
+        let mut replies = self.grpc.call(path, body).await?;
+        let answer = replies.next().await?.context("an append without an answer")?;
+        // The end of the call carries its status.
+        if replies.next::<AppendResp>().await?.is_some() {
+            bail!("two answers to one append");
+        }
+        Ok(answer)
     }
 }
 
@@ -147,16 +170,18 @@ impl Connection for StreamsConnection {
             };
             frame(&mut self.body, &AppendReq { content: Some(Content::ProposedMessage(message)) })?;
         }
-        let path = "/event_store.client.streams.Streams/Append";
-        let mut replies = self.grpc.call(path, self.body.split().freeze()).await?;
-        let answer: AppendResp = replies.next().await?.context("an append without an answer")?;
+        let body = self.body.split().freeze();
+        let mut answer = self.send(body.clone()).await;
+        // Busy means that nothing was appended. The pause is part of the measured time.
+        while answer.as_ref().is_err_and(|error| error.to_string().contains("gRPC status 14:")) {
+            BUSY.fetch_add(1, Ordering::Relaxed);
+            tokio::time::sleep(BUSY_PAUSE).await;
+            answer = self.send(body.clone()).await;
+        }
+        let answer = answer?;
         match answer.result {
             Some(append_resp::Result::Success(_)) => {}
             other => bail!("the append at {} events was refused: {other:?}", stream.events),
-        }
-        // The end of the call carries its status.
-        if replies.next::<AppendResp>().await?.is_some() {
-            bail!("two answers to one append");
         }
         stream.events += count as u64;
         Ok(())
