@@ -45,7 +45,13 @@ impl Server {
     }
 
     /// Sends, and reads a JSON answer.
-    async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> (StatusCode, Value) {
+    async fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> (StatusCode, Value) {
         let mut request = Request::builder().method(method).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -75,7 +81,13 @@ impl Server {
     }
 
     /// The problem that a request meets: its status, the end of its type, its detail.
-    async fn problem(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, String, String) {
+    async fn problem(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> (u16, String, String) {
         let (status, document) = self.ask(method, path, headers, body).await;
         let kind = document["type"].as_str().unwrap_or_default();
         let kind = kind.trim_start_matches("urn:stormkeep:problem:").to_owned();
@@ -105,20 +117,29 @@ async fn events_are_appended_and_read() {
     );
     let (status, page) = server.get("/streams/player-1").await;
     assert_eq!(status, StatusCode::OK);
-    assert_eq!((&page["exists"], &page["head"], &page["end"], &page["next"]), (&json!(true), &json!(1), &json!(true), &json!(2)));
+    assert_eq!(
+        (&page["exists"], &page["head"], &page["end"], &page["next"]),
+        (&json!(true), &json!(1), &json!(true), &json!(2))
+    );
     let shown = &page["events"][0];
     assert_eq!(shown["id"], id);
     assert_eq!(shown["type"], "joined");
     assert_eq!(shown["data"], first["data"]);
     assert_eq!(shown["metadata"], first["metadata"]);
-    assert_eq!((&page["events"][1]["dataBase64"], &page["events"][1]["format"]), (&json!("/wA="), &json!("bytes")));
+    assert_eq!(
+        (&page["events"][1]["dataBase64"], &page["events"][1]["format"]),
+        (&json!("/wA="), &json!("bytes"))
+    );
     assert_eq!(page["events"][1]["position"], answer["position"]);
     // One that is not in a list, and lines.
     server.post("/streams/player-1", event("moved", 2)).await;
     let lines = "{\"type\":\"moved\",\"data\":3}\n\n{\"type\":\"moved\",\"data\":4}\n";
     let kind = [("content-type", "application/x-ndjson; charset=utf-8")];
     let (status, answer) = server.ask("POST", "/streams/player-1", &kind, lines).await;
-    assert_eq!((status, &answer["firstRevision"], &answer["lastRevision"]), (StatusCode::CREATED, &json!(3), &json!(4)));
+    assert_eq!(
+        (status, &answer["firstRevision"], &answer["lastRevision"]),
+        (StatusCode::CREATED, &json!(3), &json!(4))
+    );
     for (query, revisions, next, end) in [
         ("?from=1&limit=2", vec![1, 2], json!(3), false),
         ("?from=3", vec![3, 4], json!(5), true),
@@ -129,7 +150,11 @@ async fn events_are_appended_and_read() {
         ("?direction=backwards&from=start", vec![0], json!(null), true),
     ] {
         let (_, page) = server.get(&format!("/streams/player-1{query}")).await;
-        assert_eq!((numbers(&page), &page["next"], &page["end"]), (revisions, &next, &json!(end)), "{query}");
+        assert_eq!(
+            (numbers(&page), &page["next"], &page["end"]),
+            (revisions, &next, &json!(end)),
+            "{query}"
+        );
     }
 }
 
@@ -161,7 +186,12 @@ async fn all_streams_have_one_order_and_filters() {
         server.post(&format!("/streams/s-{}", n % 3), event(kind, n)).await;
     }
     let order = |page: &Value| -> Vec<u64> {
-        page["events"].as_array().unwrap().iter().map(|e| e["data"]["n"].as_u64().unwrap()).collect()
+        page["events"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|e| e["data"]["n"].as_u64().unwrap())
+            .collect()
     };
     let (_, page) = server.get("/all").await;
     assert_eq!((order(&page), &page["end"]), (vec![0, 1, 2, 3, 4, 5], &json!(true)));
@@ -173,7 +203,10 @@ async fn all_streams_have_one_order_and_filters() {
     assert_eq!(order(&last), [5, 4]);
     let next = last["next"].as_str().unwrap();
     let (_, rest) = server.get(&format!("/all?direction=backwards&from={next}")).await;
-    assert_eq!((order(&rest), &rest["next"], &rest["end"]), (vec![3, 2, 1, 0], &json!(null), &json!(true)));
+    assert_eq!(
+        (order(&rest), &rest["next"], &rest["end"]),
+        (vec![3, 2, 1, 0], &json!(null), &json!(true))
+    );
     for (filter, found) in [
         ("type-prefix=ev", vec![0, 2, 4]),
         ("type-prefix=ev&type-prefix=odd&limit=2", vec![0, 1]),
@@ -193,9 +226,13 @@ async fn metadata_limits_and_deletion_hides_a_stream() {
         server.post("/streams/a", event("t", n)).await;
     }
     let (status, none) = server.get("/streams/a/metadata").await;
-    assert_eq!((status, &none["revision"], &none["metadata"]), (StatusCode::OK, &json!(null), &json!({})));
+    assert_eq!(
+        (status, &none["revision"], &none["metadata"]),
+        (StatusCode::OK, &json!(null), &json!({}))
+    );
     let metadata = r#"{"$maxCount":2,"owner":"x"}"#;
-    let (status, set) = server.ask("PUT", "/streams/a/metadata?expected=none", &json_type, metadata).await;
+    let (status, set) =
+        server.ask("PUT", "/streams/a/metadata?expected=none", &json_type, metadata).await;
     assert_eq!((status, &set["lastRevision"]), (StatusCode::OK, &json!(0)));
     let (_, read) = server.get("/streams/a/metadata").await;
     assert_eq!(read["metadata"], json!({ "$maxCount": 2, "owner": "x" }));
@@ -239,42 +276,191 @@ async fn what_makes_no_sense_is_refused_by_name() {
         ("GET", "/streams/a", &[("accept", "text/html")], "", 406, "not-acceptable", "text/html"),
         ("GET", "/streams/a?form=1", &[], "", 400, "invalid-request", "did you mean `from`?"),
         ("GET", "/streams/a?from=x", &[], "", 400, "invalid-request", "from: `x`"),
-        ("GET", "/streams/a?from=1&from=2", &[], "", 400, "invalid-request", "from: it is given 2 times"),
+        (
+            "GET",
+            "/streams/a?from=1&from=2",
+            &[],
+            "",
+            400,
+            "invalid-request",
+            "from: it is given 2 times",
+        ),
         ("GET", "/streams/a?limit=0", &[], "", 400, "invalid-request", "limit: `0`"),
         ("GET", "/streams/a?limit=1001", &[], "", 400, "invalid-request", "from 1 to 1000"),
         ("GET", "/streams/a?wait=61", &[], "", 400, "invalid-request", "wait: `61`"),
         ("GET", "/streams/a?direction=up", &[], "", 400, "invalid-request", "direction: `up`"),
         ("GET", "/streams/a?direction=backwards&wait=1", &[], "", 400, "invalid-request", "wait: "),
-        ("GET", "/streams/a?direction=backwards&follow=sse", &[], "", 400, "invalid-request", "direction: "),
+        (
+            "GET",
+            "/streams/a?direction=backwards&follow=sse",
+            &[],
+            "",
+            400,
+            "invalid-request",
+            "direction: ",
+        ),
         ("GET", "/streams/a?follow=x", &[], "", 400, "invalid-request", "follow: `x`"),
-        ("GET", "/streams/a?follow=sse", &[("last-event-id", "x")], "", 400, "invalid-request", "Last-Event-ID: `x`"),
+        (
+            "GET",
+            "/streams/a?follow=sse",
+            &[("last-event-id", "x")],
+            "",
+            400,
+            "invalid-request",
+            "Last-Event-ID: `x`",
+        ),
         ("GET", "/streams/%FF", &[], "", 400, "invalid-request", "stream: "),
         ("GET", "/streams/a%00", &[], "", 400, "invalid-request", "control character U+0000"),
         ("GET", "/streams/$$$$a", &[], "", 400, "invalid-request", "stream: "),
         ("GET", long.as_str(), &[], "", 400, "invalid-request", "1025 bytes"),
         ("GET", "/all?type-regex=(", &[], "", 400, "invalid-request", "type-regex: "),
-        ("GET", "/all?type-prefix=a&stream-regex=b", &[], "", 400, "invalid-request", "give either"),
-        ("GET", "/streams/$$a/metadata", &[], "", 400, "invalid-request", "is itself the metadata of a"),
-        ("PUT", "/streams/a/metadata", &[json_type], "[1]", 400, "invalid-request", "must be an object"),
-        ("PUT", "/streams/a/metadata", &[json_type], r#"{"$maxCount":"5"}"#, 400, "invalid-request", "$maxCount: `\"5\"`"),
-        ("PUT", "/streams/a/metadata", &[json_type], r#"{"$acl":5}"#, 400, "invalid-request", "$acl"),
-        ("PUT", "/streams/a/metadata", &[("content-type", "application/x-ndjson")], "{}", 415, "unsupported-media-type", "one document"),
+        (
+            "GET",
+            "/all?type-prefix=a&stream-regex=b",
+            &[],
+            "",
+            400,
+            "invalid-request",
+            "give either",
+        ),
+        (
+            "GET",
+            "/streams/$$a/metadata",
+            &[],
+            "",
+            400,
+            "invalid-request",
+            "is itself the metadata of a",
+        ),
+        (
+            "PUT",
+            "/streams/a/metadata",
+            &[json_type],
+            "[1]",
+            400,
+            "invalid-request",
+            "must be an object",
+        ),
+        (
+            "PUT",
+            "/streams/a/metadata",
+            &[json_type],
+            r#"{"$maxCount":"5"}"#,
+            400,
+            "invalid-request",
+            "$maxCount: `\"5\"`",
+        ),
+        (
+            "PUT",
+            "/streams/a/metadata",
+            &[json_type],
+            r#"{"$acl":5}"#,
+            400,
+            "invalid-request",
+            "$acl",
+        ),
+        (
+            "PUT",
+            "/streams/a/metadata",
+            &[("content-type", "application/x-ndjson")],
+            "{}",
+            415,
+            "unsupported-media-type",
+            "one document",
+        ),
         ("DELETE", "/streams/none", &[], "", 404, "stream-not-found", "none: "),
-        ("DELETE", "/streams/none?tombstone=maybe", &[], "", 400, "invalid-request", "tombstone: `maybe`"),
-        ("POST", "/streams/a", &[("content-type", "text/plain")], good, 415, "unsupported-media-type", "application/json"),
+        (
+            "DELETE",
+            "/streams/none?tombstone=maybe",
+            &[],
+            "",
+            400,
+            "invalid-request",
+            "tombstone: `maybe`",
+        ),
+        (
+            "POST",
+            "/streams/a",
+            &[("content-type", "text/plain")],
+            good,
+            415,
+            "unsupported-media-type",
+            "application/json",
+        ),
         ("POST", "/streams/a", &[json_type], "[]", 400, "invalid-request", "at least one event"),
         ("POST", "/streams/a", &[json_type], "", 400, "invalid-json", "line 1, column 0"),
-        ("POST", "/streams/a", &[json_type], "{\n\"type\":}", 400, "invalid-json", "line 2, column 8"),
-        ("POST", "/streams/a", &[json_type], r#"{"typ":"t","data":1}"#, 400, "invalid-json", "unknown field `typ`"),
-        ("POST", "/streams/a", &[json_type], r#"[{"type":"t","data":1},{"type":"t"}]"#, 400, "invalid-request", "events[1].data: it is missing"),
-        ("POST", "/streams/a", &[("content-type", "application/x-ndjson")], "{\"type\":\"t\",\"data\":1}\n{", 400, "invalid-json", "line 2, column 1"),
-        ("POST", "/streams/a", &[json_type, bad_key], good, 400, "invalid-request", "Idempotency-Key: `7`"),
-        ("POST", "/streams/a?expected=some", &[json_type], good, 400, "invalid-request", "expected: `some`"),
-        ("POST", "/streams/a?expected=1", &[json_type, ("stormkeep-expected", "1")], good, 400, "invalid-request", "expected: give either"),
+        (
+            "POST",
+            "/streams/a",
+            &[json_type],
+            "{\n\"type\":}",
+            400,
+            "invalid-json",
+            "line 2, column 8",
+        ),
+        (
+            "POST",
+            "/streams/a",
+            &[json_type],
+            r#"{"typ":"t","data":1}"#,
+            400,
+            "invalid-json",
+            "unknown field `typ`",
+        ),
+        (
+            "POST",
+            "/streams/a",
+            &[json_type],
+            r#"[{"type":"t","data":1},{"type":"t"}]"#,
+            400,
+            "invalid-request",
+            "events[1].data: it is missing",
+        ),
+        (
+            "POST",
+            "/streams/a",
+            &[("content-type", "application/x-ndjson")],
+            "{\"type\":\"t\",\"data\":1}\n{",
+            400,
+            "invalid-json",
+            "line 2, column 1",
+        ),
+        (
+            "POST",
+            "/streams/a",
+            &[json_type, bad_key],
+            good,
+            400,
+            "invalid-request",
+            "Idempotency-Key: `7`",
+        ),
+        (
+            "POST",
+            "/streams/a?expected=some",
+            &[json_type],
+            good,
+            400,
+            "invalid-request",
+            "expected: `some`",
+        ),
+        (
+            "POST",
+            "/streams/a?expected=1",
+            &[json_type, ("stormkeep-expected", "1")],
+            good,
+            400,
+            "invalid-request",
+            "expected: give either",
+        ),
     ];
     for (method, path, headers, body, status, kind, detail) in cases {
         let found = server.problem(method, path, headers, body).await;
-        assert_eq!((found.0, found.1.as_str()), (*status, *kind), "{method} {path} {body}: {}", found.2);
+        assert_eq!(
+            (found.0, found.1.as_str()),
+            (*status, *kind),
+            "{method} {path} {body}: {}",
+            found.2
+        );
         assert!(found.2.contains(detail), "{method} {path} {body}: {} lacks {detail}", found.2);
     }
     assert_eq!(server.get("/all").await.1["events"], json!([]), "nothing was done");
@@ -282,7 +468,8 @@ async fn what_makes_no_sense_is_refused_by_name() {
     let response = server.send(put).await;
     assert!(response.headers()["allow"].to_str().unwrap().contains("GET"));
     // A gRPC client is answered in its own words.
-    let call = Request::builder().method("POST").uri("/x.Y/Z").header("content-type", "application/grpc");
+    let call =
+        Request::builder().method("POST").uri("/x.Y/Z").header("content-type", "application/grpc");
     let response = server.send(call.body(Body::empty()).unwrap()).await;
     assert_eq!(response.headers()["grpc-status"], "12");
 }
@@ -291,9 +478,12 @@ async fn what_makes_no_sense_is_refused_by_name() {
 async fn a_wrong_expectation_tells_what_there_is() {
     let server = Server::start().await;
     server.post("/streams/a", event("t", 0)).await;
-    for (stream, expected, wanted, actual) in
-        [("a", "5", json!(5), json!(0)), ("a", "no-stream", json!("no-stream"), json!(0)), ("b", "exists", json!("exists"), json!(null)), ("b", "0", json!(0), json!(null))]
-    {
+    for (stream, expected, wanted, actual) in [
+        ("a", "5", json!(5), json!(0)),
+        ("a", "no-stream", json!("no-stream"), json!(0)),
+        ("b", "exists", json!("exists"), json!(null)),
+        ("b", "0", json!(0), json!(null)),
+    ] {
         let path = format!("/streams/{stream}?expected={expected}");
         let (status, problem) = server.post(&path, event("t", 1)).await;
         assert_eq!(status, StatusCode::CONFLICT);
@@ -306,7 +496,8 @@ async fn a_wrong_expectation_tells_what_there_is() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_too_large_is_refused_before_it_is_held() {
-    let options = Options { body_bytes_max: 2_000_000, bodies_bytes_max: 3_000_000, ..Options::default() };
+    let options =
+        Options { body_bytes_max: 2_000_000, bodies_bytes_max: 3_000_000, ..Options::default() };
     let server = Server::with(options).await;
     let json_type = ("content-type", "application/json");
     let large = json!({ "type": "t", "data": "x".repeat(1_100_000) }).to_string();
@@ -352,7 +543,8 @@ async fn a_long_poll_ends_with_an_event_or_with_its_time() {
     });
     let router = server.router.clone();
     let waiting_all = tokio::spawn(async move {
-        let get = Request::get("/all?from=end&wait=60&type-prefix=late").body(Body::empty()).unwrap();
+        let get =
+            Request::get("/all?from=end&wait=60&type-prefix=late").body(Body::empty()).unwrap();
         let response = router.oneshot(get).await.unwrap();
         axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap()
     });
@@ -392,7 +584,10 @@ async fn followers_are_told_in_order_and_can_come_back() {
     assert_eq!(until(&mut body, "retry").await, "retry: 1000\n\n");
     assert!(until(&mut body, "id: 0\ndata: {").await.ends_with("}\n\n"));
     until(&mut body, "id: 1\ndata: {").await;
-    assert_eq!(until(&mut body, "event: caught-up").await, "event: caught-up\ndata: {\"revision\":1}\n\n");
+    assert_eq!(
+        until(&mut body, "event: caught-up").await,
+        "event: caught-up\ndata: {\"revision\":1}\n\n"
+    );
     assert_eq!(until(&mut body, ":").await, ": still here\n\n");
     server.post("/streams/a", event("t", 2)).await;
     until(&mut body, "id: 2\n").await;
@@ -402,10 +597,13 @@ async fn followers_are_told_in_order_and_can_come_back() {
     for line in ["stormkeep_subscriptions 1", "stormkeep_shards_served 2", "stormkeep_ready 1"] {
         assert!(metrics.lines().any(|l| l == line), "{line}");
     }
-    assert!(metrics.contains("stormkeep_requests_total{protocol=\"http\",route=\"append\",class=\"2xx\"} 2\n"));
+    assert!(metrics.contains(
+        "stormkeep_requests_total{protocol=\"http\",route=\"append\",class=\"2xx\"} 2\n"
+    ));
     // It comes back behind what it has seen; that is stronger than what the address says.
     let again = Request::get("/streams/a?follow=sse&from=0").header("last-event-id", "1");
-    let mut again = server.send(again.body(Body::empty()).unwrap()).await.into_body().into_data_stream();
+    let mut again =
+        server.send(again.body(Body::empty()).unwrap()).await.into_body().into_data_stream();
     let frame = until(&mut again, "id: ").await;
     assert!(frame.starts_with("id: 2\n"), "{frame}");
     // All streams, filtered: what is passed over is told as a checkpoint.
