@@ -1,2 +1,9 @@
 //! The `stormkeep` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    stormkeep::command::Command::parse().run()
+}

@@ -68,6 +68,28 @@ pub struct Bounds {
     pub tls: Option<TlsAcceptor>,
 }
 
+impl Default for Bounds {
+    fn default() -> Self {
+        Bounds {
+            connections_max: 20_000,
+            idle: Duration::from_secs(300),
+            head: Duration::from_secs(10),
+            finish: Duration::from_secs(10),
+            tls: None,
+        }
+    }
+}
+
+impl std::fmt::Debug for Bounds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bounds")
+            .field("connections_max", &self.connections_max)
+            .field("idle", &self.idle)
+            .field("finish", &self.finish)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Streams of one HTTP/2 connection at a time. More wait at the client.
 const HTTP2_STREAMS_MAX: u32 = 1000;
 /// Bytes that one HTTP/2 stream may send ahead of its reader: one append of the largest size needs two rounds.

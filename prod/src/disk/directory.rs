@@ -66,7 +66,7 @@ pub enum DirectoryError {
         /// The file.
         path: PathBuf,
         /// The version found.
-        found: u32,
+        found: i64,
     },
     /// It has another number of shards than was asked for.
     #[error("{}: shards = {found}, and --shards {asked} was asked for: leave it out, or export and import into a new directory", path.display())]
@@ -124,12 +124,14 @@ impl Directory {
         if let Some(asked) = shards.filter(|n| !(1..=SHARDS_MAX).contains(n)) {
             return Err(DirectoryError::NoSuchShards { asked });
         }
-        fs::create_dir_all(path).map_err(at(path))?;
-        let lock = lock(&path.join("LOCK"))?;
+        create_folders(path).map_err(at(path))?;
         refuse_unknown(path)?;
+        let lock = lock(&path.join("LOCK"))?;
+        remove_unfinished(path)?;
         let file = path.join("FORMAT");
-        let format = match read::<Format>(&file, "restore it from a backup")? {
-            Some(format) => format,
+        let way_out = "restore it from a backup";
+        let format = match read::<toml::Table>(&file, way_out)? {
+            Some(found) => format(&file, found)?,
             None => {
                 let begun = ["log", "store", "EPOCHS"].map(|name| path.join(name));
                 if let Some(begun) = begun.iter().find(|path| path.exists()) {
@@ -146,9 +148,6 @@ impl Directory {
                 format
             }
         };
-        if format.version != VERSION {
-            return Err(DirectoryError::Version { path: file, found: format.version });
-        }
         if let Some(asked) = shards.filter(|asked| *asked != format.shards) {
             return Err(DirectoryError::Shards { path: file, found: format.shards, asked });
         }
@@ -223,6 +222,22 @@ impl Directory {
     }
 }
 
+/// The version first: the rest of another one may look otherwise.
+fn format(file: &Path, found: toml::Table) -> Result<Format, DirectoryError> {
+    let damaged = |what: String| DirectoryError::Damaged { path: file.to_owned(), what };
+    let version = found.get("version").and_then(toml::Value::as_integer);
+    let version = version.ok_or_else(|| damaged("version: it is missing".to_owned()))?;
+    if version != i64::from(VERSION) {
+        return Err(DirectoryError::Version { path: file.to_owned(), found: version });
+    }
+    let format: Format =
+        found.try_into().map_err(|error: toml::de::Error| damaged(error.message().to_owned()))?;
+    if !(1..=SHARDS_MAX).contains(&format.shards) {
+        return Err(damaged(format!("shards: {}; from 1 to {SHARDS_MAX}", format.shards)));
+    }
+    Ok(format)
+}
+
 fn at(path: &Path) -> impl Fn(io::Error) -> DirectoryError + '_ {
     |error| DirectoryError::Io { path: path.to_owned(), error }
 }
@@ -237,19 +252,46 @@ fn lock(path: &Path) -> Result<File, DirectoryError> {
     }
 }
 
+/// Files that are replaced as a whole, and what they are called until they are finished.
+const REPLACED: [(&str, &str); 3] =
+    [("FORMAT", "FORMAT.new"), ("EPOCHS", "EPOCHS.new"), ("CLEAN", "CLEAN.new")];
+
 fn refuse_unknown(path: &Path) -> Result<(), DirectoryError> {
     for entry in fs::read_dir(path).map_err(at(path))? {
         let entry = entry.map_err(at(path))?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if name.ends_with(".new") {
-            // A file that was being replaced when the process ended.
-            fs::remove_file(entry.path()).map_err(at(&entry.path()))?;
-        } else if !["LOCK", "FORMAT", "EPOCHS", "CLEAN", "log", "store"].contains(&&*name) {
+        let replaced =
+            REPLACED.iter().any(|(done, unfinished)| [*done, *unfinished].contains(&&*name));
+        if !replaced && !["LOCK", "log", "store"].contains(&&*name) {
             return Err(DirectoryError::Unknown { path: entry.path() });
         }
     }
     Ok(())
+}
+
+/// Removes what was being written when a process ended.
+fn remove_unfinished(path: &Path) -> Result<(), DirectoryError> {
+    for file in REPLACED.map(|(_, unfinished)| path.join(unfinished)) {
+        match fs::remove_file(&file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(&file)(error)),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Makes a folder and those above it, durably.
+fn create_folders(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let above = path.parent().filter(|above| *above != Path::new("")).unwrap_or(Path::new("."));
+    create_folders(above)?;
+    match fs::create_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !path.is_dir() => Err(error),
+        _ => sync_folder(above),
+    }
 }
 
 /// Reads a small file: TOML, and a last line with the CRC-32 of all before it.

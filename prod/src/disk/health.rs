@@ -26,10 +26,6 @@ impl Health {
         lock(&self.0).clone()
     }
 
-    pub(super) fn is_failed(&self) -> bool {
-        matches!(*lock(&self.0), State::Failed(_))
-    }
-
     pub(super) fn is_nearly_full(&self) -> bool {
         matches!(*lock(&self.0), State::NearlyFull(_))
     }

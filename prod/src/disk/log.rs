@@ -23,14 +23,18 @@ use tracing::error;
 
 use super::{
     Health, Options,
+    directory::Directory,
     segment::{Frame, Frames, ReadError, Segment},
-    tail::{Queue, Tail},
+    tail::{CLOSED, Queue, Tail},
 };
 
 /// Bytes of records that one read returns, about.
 const PAGE_BYTES: usize = 1024 * 1024;
 /// Bytes of the log that one read goes through at the most, if they are mostly of other shards.
 const SCAN_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Bytes that a recent record takes besides its own.
+const RECENT_BYTES: usize = 96;
 
 /// What readers see of the log: only what is durable.
 #[derive(Debug)]
@@ -68,7 +72,7 @@ impl Durable {
     }
 
     pub(super) fn push(&mut self, shard: ShardId, offset: u64, data: Bytes) {
-        self.recent_bytes += data.len();
+        self.recent_bytes += data.len() + RECENT_BYTES;
         let position = Position::new(offset.into());
         self.recent.entry(shard).or_default().push_back(LogRecord { position, data });
         self.order.push_back(shard);
@@ -77,7 +81,7 @@ impl Durable {
         {
             let records = self.recent.entry(oldest).or_default();
             if let Some(gone) = records.pop_front() {
-                self.recent_bytes -= gone.data.len();
+                self.recent_bytes -= gone.data.len() + RECENT_BYTES;
                 // Whatever comes behind it is still there.
                 self.recent_from.insert(oldest, offset_of(gone.position) + 1);
             }
@@ -113,6 +117,8 @@ pub struct DiskLog {
     writer: Writer,
     health: Health,
     closed: AtomicBool,
+    /// Locked as long as anything may be written to it.
+    _directory: Arc<Directory>,
 }
 
 #[derive(Debug)]
@@ -126,9 +132,10 @@ enum Writer {
 impl DiskLog {
     pub(super) fn new(
         tail: Tail,
-        shards: Vec<ShardInfo>,
+        directory: Arc<Directory>,
         options: &Options,
     ) -> std::io::Result<Self> {
+        let shards = directory.shards();
         let (durable, health) = (tail.durable(), tail.health());
         let writer = if options.inline {
             Writer::Inline(Mutex::new(tail))
@@ -142,7 +149,8 @@ impl DiskLog {
             let thread = std::thread::Builder::new().name("log".into()).spawn(run)?;
             Writer::Thread(queue, Mutex::new(Some(thread)))
         };
-        Ok(DiskLog { shards, durable, writer, health, closed: AtomicBool::new(false) })
+        let closed = AtomicBool::new(false);
+        Ok(DiskLog { shards, durable, writer, health, closed, _directory: directory })
     }
 
     /// Flushes what waits and says where the log ends, once; puts are refused from then on.
@@ -150,13 +158,16 @@ impl DiskLog {
         if self.closed.swap(true, Ordering::AcqRel) {
             return None;
         }
-        if let Writer::Thread(queue, thread) = &self.writer {
-            queue.close();
-            let thread = lock(thread).take();
-            // A thread that panicked has told so; nothing is said about where the log ends.
-            thread?.join().ok()?;
-        }
-        self.health.is_failed().then_some(()).map_or(Some(self.end()), |()| None)
+        // Of a log that failed, or whose thread panicked, nobody can say where it ends.
+        let sound = match &self.writer {
+            Writer::Thread(queue, thread) => {
+                queue.close();
+                let thread = lock(thread).take();
+                thread?.join().ok()?.is_sound()
+            }
+            Writer::Inline(tail) => lock(tail).is_sound(),
+        };
+        sound.then(|| self.end())
     }
 
     /// The offset behind the last durable record: the bytes of the log.
@@ -208,8 +219,9 @@ impl DiskLog {
                                 .push(LogRecord { position: Position::new(offset.into()), data });
                         }
                         if bytes >= PAGE_BYTES || scanned >= SCAN_BYTES {
+                            let at_tip = next >= end;
                             let next = Some(cursor(Some(Position::new(offset.into()))));
-                            return Ok(Page { records, next, at_tip: false });
+                            return Ok(Page { records, next, at_tip });
                         }
                     }
                     Frame::End { .. } => break,
@@ -227,6 +239,13 @@ impl DiskLog {
             }
         }
         Ok(Page { records, next: Some(cursor(None)), at_tip: true })
+    }
+}
+
+impl Drop for DiskLog {
+    /// Waits for what is being written, so that the directory can be opened again; it is not a clean close.
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
@@ -248,10 +267,16 @@ impl Log for DiskLog {
             return Err(PutError::Refused("there is no such shard"));
         }
         let offset = match &self.writer {
-            Writer::Inline(tail) => lock(tail).put(shard.id, data)?,
+            Writer::Inline(tail) => {
+                let mut tail = lock(tail);
+                if self.closed.load(Ordering::Acquire) {
+                    return Err(CLOSED);
+                }
+                tail.put(shard.id, data)?
+            }
             Writer::Thread(queue, _) => {
                 let answer = queue.offer(shard.id, data)?;
-                // The thread ends without an answer only when it is failed.
+                // The thread ends without an answer only when it panicked.
                 answer.await.unwrap_or(Err(PutError::Unknown))?
             }
         };

@@ -2,8 +2,11 @@
 //!
 //! A crash, or a power cut, can leave the last group half written; nobody was told that it is there, so it is cut
 //! off, and zeros are written in its place, so that nothing of it can be taken for what comes next. A group is written only
-//! when the one before it is flushed. So if a frame cannot be read and one of two groups later can, then
-//! something that was flushed is damaged: that is an error, and nothing is changed.
+//! when the one before it is flushed. So if a frame cannot be read, and behind it there is the beginning of the next
+//! group, or anything of a later one, then something that was flushed is damaged: that is an error, and nothing is changed.
+//!
+//! Damage of the very last group looks like a crash. Two witnesses tell it apart: `CLEAN`, which says where the log ended if
+//! it was closed, and the store, which cannot be folded further than the log goes.
 //!
 //! Only the last segment is read. The others are checked as they are read, and by `stormkeep verify`.
 
@@ -21,7 +24,7 @@ use super::{
     Disk, Options, SEGMENT_BYTES_MIN,
     directory::{Directory, DirectoryError},
     log::{DiskLog, Durable, offset_of},
-    segment::{Damage, Frame, Frames, HEADER_BYTES, ReadError, Segment, find_later},
+    segment::{Damage, Frame, Frames, HEADER_BYTES, ReadError, Segment},
     store::{DiskStore, StoreOpenError},
     tail::Tail,
 };
@@ -49,10 +52,12 @@ pub enum OpenError {
         error: io::Error,
     },
     /// The log is shorter than it was.
-    #[error("{}: the log ends at byte {end}, but {witness} says that it went to {expected}: its end is lost or damaged. Restore the directory from a backup, or import an export into a new one", folder.display())]
+    #[error("{}: byte {at}: the log ends here, at {end}, but {witness} says that it went to {expected}: its end is lost or damaged. Restore the directory from a backup, or import an export into a new one", file.display())]
     Short {
-        /// The log's folder.
-        folder: PathBuf,
+        /// The segment that it ends in.
+        file: PathBuf,
+        /// Where in that file.
+        at: u64,
         /// Where it ends.
         end: u64,
         /// Where it ended.
@@ -83,19 +88,21 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Disk, OpenError> {
     let io = |path: PathBuf| move |error| OpenError::Io { path, error };
     let segments = segments(&directory.log(), directory.id(), true)?;
     let end = recover(&segments)?;
+    let short = |expected: u64, witness: &'static str| {
+        let (file, at) = end.place(&segments, &directory.log());
+        OpenError::Short { file, at, end: end.offset, expected, witness }
+    };
     if let Some(clean) = clean
         && clean.end > end.offset
     {
-        let (folder, end, expected) = (directory.log(), end.offset, clean.end);
-        return Err(OpenError::Short { folder, end, expected, witness: "CLEAN" });
+        return Err(short(clean.end, "CLEAN"));
     }
-    let epochs = epochs(&directory, &segments)?;
+    let epochs = epochs(&directory, &segments, end.offset)?;
     let store = DiskStore::open(directory.clone(), epochs, options)?;
     if let Some(expected) = store.folded_to().map(offset_of)
         && expected >= end.offset
     {
-        let (folder, end) = (directory.log(), end.offset);
-        return Err(OpenError::Short { folder, end, expected, witness: "store/" });
+        return Err(short(expected, "store/"));
     }
     // From here on the directory is changed.
     directory.remove_clean().map_err(io(path.to_owned()))?;
@@ -106,11 +113,18 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Disk, OpenError> {
     let offset = end.offset.max(last.first + HEADER_BYTES);
     let durable = Durable::new(all, offset, &directory.shards(), options.recent_bytes);
     let tail =
-        Tail::new(directory.log(), directory.id(), (last, next), end.group, durable, options);
+        Tail::new(directory.log(), directory.id(), (last, next), end.group, durable, options)
+            .map_err(io(directory.log()))?;
     let health = tail.health();
     store.report_to(health.clone());
-    let log = DiskLog::new(tail, directory.shards(), options).map_err(io(directory.log()))?;
-    Ok(Disk { directory, log: Arc::new(log), store: Arc::new(store), health })
+    let log = DiskLog::new(tail, directory.clone(), options).map_err(io(directory.log()))?;
+    Ok(Disk {
+        directory,
+        log: Arc::new(log),
+        store: Arc::new(store),
+        health,
+        options: options.clone(),
+    })
 }
 
 /// All segments of a log, in order, their headers checked. `mend`: remove what was never finished.
@@ -128,6 +142,9 @@ pub(super) fn segments(
         let path = entry.map_err(io(folder))?.path();
         match path.extension().and_then(|e| e.to_str()) {
             Some("log") => paths.push(path),
+            Some("new") if !is_numbered(&path) => {
+                return Err(DirectoryError::Unknown { path }.into());
+            }
             Some("new") if mend => fs::remove_file(&path).map_err(io(&path))?,
             Some("new") => {}
             _ => return Err(DirectoryError::Unknown { path }.into()),
@@ -148,6 +165,12 @@ pub(super) fn segments(
     Ok(segments)
 }
 
+/// Whether a file is named as a segment is.
+fn is_numbered(path: &Path) -> bool {
+    let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    stem.len() == 20 && stem.bytes().all(|b| b.is_ascii_digit())
+}
+
 /// Where a log ends.
 #[derive(Debug)]
 pub(super) struct End {
@@ -161,6 +184,16 @@ pub(super) struct End {
     pub(super) torn: bool,
 }
 
+impl End {
+    /// The file that it is in, and where there.
+    pub(super) fn place(&self, segments: &[Arc<Segment>], folder: &Path) -> (PathBuf, u64) {
+        match segments.iter().rev().find(|s| s.first <= self.offset) {
+            Some(segment) => (segment.path.clone(), self.offset.min(segment.end()) - segment.first),
+            None => (Segment::path_of(folder, 0), 0),
+        }
+    }
+}
+
 /// Finds the end of a log.
 pub(super) fn recover(segments: &[Arc<Segment>]) -> Result<End, ReadError> {
     let none = End { offset: HEADER_BYTES, group: 1, segment: None, torn: false };
@@ -168,11 +201,7 @@ pub(super) fn recover(segments: &[Arc<Segment>]) -> Result<End, ReadError> {
     // The last segment that anything was written to.
     let last = loop {
         let Some(segment) = later.next() else { return Ok(none) };
-        if !matches!(Frames::at(segment, None).next(), Ok(Frame::Blank)) {
-            break segment;
-        }
-        // Zeros where the first frame should be: blank, unless there is something behind them.
-        if find_later(segment, segment.first + HEADER_BYTES, 0)?.is_some() {
+        if !segment.is_blank_from(segment.first + HEADER_BYTES)? {
             break segment;
         }
     };
@@ -193,8 +222,10 @@ pub(super) fn recover(segments: &[Arc<Segment>]) -> Result<End, ReadError> {
                     (None, Some(before)) => last_group(before)?,
                     (None, None) => 0,
                 };
-                // What comes two groups later was written when this place had been flushed.
-                if let Some(later) = find_later(last, offset, before + 2)? {
+                // What was written when this place had been flushed.
+                let flushed =
+                    |group: u64, first: bool| group > before + 1 || group == before + 1 && first;
+                if let Some(later) = last.find(offset, flushed)? {
                     let what = match found {
                         Err(ReadError::Damage(damage)) => damage.what,
                         _ => "zeros where a record should be".to_owned(),
@@ -203,7 +234,7 @@ pub(super) fn recover(segments: &[Arc<Segment>]) -> Result<End, ReadError> {
                         format!("{what}, and byte {} holds a later record", later - last.first);
                     return Err(last.damage(offset, what).into());
                 }
-                let torn = found.is_err() || find_later(last, offset, 0)?.is_some();
+                let torn = !last.is_blank_from(offset)?;
                 let segment = Some(last.clone());
                 return Ok(End { offset, group: before + 1, segment, torn });
             }
@@ -233,30 +264,39 @@ fn mend(
     end: &End,
     options: &Options,
 ) -> io::Result<(Arc<Segment>, Option<Segment>)> {
-    let again = |first: u64| {
-        let found = segments.iter().find(|s| s.first == first)?;
-        Some(Segment { path: found.path.clone(), file: found.file.try_clone().ok()?, ..**found })
-    };
-    if let Some(segment) = &end.segment {
-        if end.torn {
-            let from = end.offset - segment.first;
-            tracing::info!(
-                file = %segment.path.display(), byte = from,
-                "the last flush before a crash was not finished: cut off; nobody was told that it is there"
-            );
-            let zeros = vec![0; (segment.bytes - from) as usize];
-            segment.file.write_all_at(&zeros, from)?;
-            segment.file.sync_data()?;
+    let found = |first: u64| segments.iter().find(|s| s.first == first);
+    let segment = match &end.segment {
+        Some(segment) => {
+            if end.torn {
+                cut(segment, end.offset)?;
+            }
+            segment.clone()
         }
-        return Ok((segment.clone(), again(segment.end())));
-    }
-    let first = end.offset - HEADER_BYTES;
-    let segment = match again(first) {
-        Some(segment) => segment,
-        None => Segment::create(&directory.log(), directory.id(), first, options.segment_bytes)?,
+        None => {
+            let first = end.offset - HEADER_BYTES;
+            match found(first) {
+                Some(segment) => segment.clone(),
+                None => {
+                    let (folder, id) = (directory.log(), directory.id());
+                    Arc::new(Segment::create(&folder, id, first, options.segment_bytes)?)
+                }
+            }
+        }
     };
-    let next = again(segment.end());
-    Ok((Arc::new(segment), next))
+    let next = found(segment.end()).map(|next| Segment::clone(next));
+    Ok((segment, next))
+}
+
+/// Writes zeros over the rest of a segment.
+fn cut(segment: &Segment, offset: u64) -> io::Result<()> {
+    let from = offset - segment.first;
+    tracing::info!(
+        file = %segment.path.display(), byte = from,
+        "the last flush before a crash was not finished: cut off; nobody was told that it is there"
+    );
+    let file = segment.writable()?;
+    file.write_all_at(&vec![0; (segment.bytes - from) as usize], from)?;
+    file.sync_data()
 }
 
 /// Who owns each shard. If the file is gone, the fences in the log say which epochs there were: the next one must be
@@ -264,12 +304,13 @@ fn mend(
 fn epochs(
     directory: &Directory,
     segments: &[Arc<Segment>],
+    end: u64,
 ) -> Result<BTreeMap<ShardId, EpochRow>, OpenError> {
     let mut epochs = directory.epochs()?;
     if !epochs.is_empty() {
         return Ok(epochs);
     }
-    super::verify::walk(segments, |shard, _, data| {
+    super::verify::walk(segments, end, |shard, _, data| {
         if let Ok(entry) = stormkeep_core::entry::Entry::decode(data) {
             let epoch = match entry {
                 stormkeep_core::entry::Entry::Fence(fence) => fence.epoch,

@@ -3,7 +3,8 @@
 //! ```text
 //! segment   00000000000067108864.log   named by the offset of its first byte in the whole log
 //!   header  64 bytes: magic, version, directory, offset, size, CRC-32
-//!   frame   32 bytes: magic, length, CRC-32, shard, group, offset; then the record, padded to 8 bytes
+//!   frame   32 bytes: magic, length, CRC-32, shard, group, offset; then the record, padded to 8 bytes;
+//!           the first frame of a group has a magic of its own
 //!   …
 //!   end     a frame of its own magic: the log goes on in the next segment
 //!   zeros   written ahead, so that a flush changes no metadata of the file
@@ -12,6 +13,8 @@
 //! A *group* is what one flush made durable; groups are numbered, and each begins only when the one before it
 //! is flushed. A frame names its offset, so that a copy of it elsewhere is no frame. The position of a record is the
 //! offset of its frame.
+//!
+//! A segment is open only while it is read or written: a log may have more of them than a process may have open files.
 
 use std::{
     fs::File,
@@ -23,12 +26,16 @@ use std::{
 use bytes::Bytes;
 use stormkeep_core::{limits::ENTRY_BYTES_MAX, shard::ShardId};
 
+use super::directory::sync_folder;
+
 const SEGMENT_MAGIC: [u8; 8] = *b"SKEEPLOG";
 const SEGMENT_VERSION: u32 = 1;
 /// Bytes of a segment's header.
 pub(crate) const HEADER_BYTES: u64 = 64;
 /// Bytes of a frame's header.
 pub(crate) const FRAME_BYTES: u64 = 32;
+/// The first record of a group.
+const FIRST_MAGIC: [u8; 4] = *b"SKG1";
 const RECORD_MAGIC: [u8; 4] = *b"SKR1";
 const END_MAGIC: [u8; 4] = *b"SKE1";
 /// Bytes that a reader asks the file for at once.
@@ -71,7 +78,7 @@ pub(crate) enum Frame {
         data: Bytes,
         next: u64,
     },
-    /// The log goes on in the next segment.
+    /// The log goes on in the next segment. A group of its own.
     End {
         group: u64,
     },
@@ -79,11 +86,10 @@ pub(crate) enum Frame {
     Blank,
 }
 
-/// One segment, open.
-#[derive(Debug)]
+/// One segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Segment {
     pub(crate) path: PathBuf,
-    pub(crate) file: File,
     /// The offset of its first byte in the whole log.
     pub(crate) first: u64,
     pub(crate) bytes: u64,
@@ -103,27 +109,21 @@ impl Segment {
     ) -> io::Result<Segment> {
         let path = Segment::path_of(folder, first);
         let unfinished = path.with_extension("new");
-        let file =
-            File::options().create(true).truncate(true).read(true).write(true).open(&unfinished)?;
-        // Real zeros: blocks that are merely reserved cost a change of metadata at their first flush.
-        let zeros = vec![0; 1024 * 1024];
-        let mut at = 0;
-        while at < bytes {
-            let count = zeros.len().min((bytes - at) as usize);
-            file.write_all_at(&zeros[..count], at)?;
-            at += count as u64;
+        let made = fill(&unfinished, bytes, &header(directory, first, bytes))
+            .and_then(|()| std::fs::rename(&unfinished, &path));
+        if made.is_err() {
+            // A part of a segment must not take the space that is missing.
+            let _ = std::fs::remove_file(&unfinished);
         }
-        file.write_all_at(&header(directory, first, bytes), 0)?;
-        file.sync_all()?;
-        std::fs::rename(&unfinished, &path)?;
-        File::open(folder)?.sync_all()?;
-        Ok(Segment { path, file, first, bytes })
+        made?;
+        sync_folder(folder)?;
+        Ok(Segment { path, first, bytes })
     }
 
-    /// Opens a segment and checks its header.
+    /// Finds a segment and checks its header.
     pub(crate) fn open(path: &Path, directory: u128) -> Result<Segment, ReadError> {
         let io = |error| ReadError::Io { file: path.to_owned(), error };
-        let file = File::options().read(true).write(true).open(path).map_err(io)?;
+        let file = File::open(path).map_err(io)?;
         let length = file.metadata().map_err(io)?.len();
         let mut found = [0; HEADER_BYTES as usize];
         let damage = |what: String| Damage { file: path.to_owned(), at: 0, what };
@@ -154,7 +154,7 @@ impl Segment {
             );
             return Err(damage(what).into());
         }
-        Ok(Segment { path: path.to_owned(), file, first, bytes })
+        Ok(Segment { path: path.to_owned(), first, bytes })
     }
 
     /// The offset behind its last byte.
@@ -166,19 +166,128 @@ impl Segment {
         Damage { file: self.path.clone(), at: offset - self.first, what: what.into() }
     }
 
-    /// Bytes of the file from an offset of the log on.
-    fn bytes_at(&self, offset: u64, count: u64) -> Result<Vec<u8>, ReadError> {
-        let mut bytes = vec![0; count.min(self.end() - offset) as usize];
-        self.file
-            .read_exact_at(&mut bytes, offset - self.first)
-            .map_err(|error| ReadError::Io { file: self.path.clone(), error })?;
+    /// The file, to write to it.
+    pub(crate) fn writable(&self) -> io::Result<File> {
+        File::options().write(true).open(&self.path)
+    }
+
+    fn failed(&self, error: io::Error) -> ReadError {
+        ReadError::Io { file: self.path.clone(), error }
+    }
+
+    /// Bytes of the file from an offset of the log on, `count` at the most.
+    fn bytes_at(&self, file: &File, offset: u64, count: u64) -> Result<Vec<u8>, ReadError> {
+        let mut bytes = vec![0; count.min(self.end().saturating_sub(offset)) as usize];
+        file.read_exact_at(&mut bytes, offset - self.first).map_err(|error| self.failed(error))?;
         Ok(bytes)
+    }
+
+    /// Whether there are only zeros from an offset of the log on.
+    pub(crate) fn is_blank_from(&self, offset: u64) -> Result<bool, ReadError> {
+        let file = File::open(&self.path).map_err(|error| self.failed(error))?;
+        let mut at = offset;
+        while at < self.end() {
+            let bytes = self.bytes_at(&file, at, CHUNK_BYTES)?;
+            if bytes.iter().any(|b| *b != 0) {
+                return Ok(false);
+            }
+            at += bytes.len() as u64;
+        }
+        Ok(true)
+    }
+
+    /// Looks for a whole frame that is `wanted` by its group, and by whether it is the first of it, anywhere from an
+    /// offset on.
+    pub(crate) fn find(
+        &self,
+        offset: u64,
+        wanted: impl Fn(u64, bool) -> bool,
+    ) -> Result<Option<u64>, ReadError> {
+        let file = File::open(&self.path).map_err(|error| self.failed(error))?;
+        let bytes = self.bytes_at(&file, offset, self.bytes)?;
+        for start in (0..bytes.len()).step_by(8) {
+            let at = offset + start as u64;
+            let Some(head) = bytes[start..].first_chunk() else { break };
+            if let Ok(Some(head)) = Head::read(head, at, self.end())
+                && bytes.get(start..start + head.whole() as usize).is_some_and(|b| head.sums(b))
+                && wanted(head.group, head.magic != RECORD_MAGIC)
+            {
+                return Ok(Some(at));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Writes a file of zeros behind a header, durably.
+fn fill(path: &Path, bytes: u64, header: &[u8]) -> io::Result<()> {
+    let file = File::options().create(true).truncate(true).write(true).open(path)?;
+    // Real zeros: blocks that are merely reserved cost a change of metadata at their first flush.
+    let zeros = vec![0; 1024 * 1024];
+    let mut at = 0;
+    while at < bytes {
+        let count = zeros.len().min((bytes - at) as usize);
+        file.write_all_at(&zeros[..count], at)?;
+        at += count as u64;
+    }
+    file.write_all_at(header, 0)?;
+    file.sync_all()
+}
+
+/// The header of a frame.
+struct Head {
+    magic: [u8; 4],
+    length: u64,
+    crc: u32,
+    shard: ShardId,
+    group: u64,
+}
+
+impl Head {
+    /// Reads the header of the frame at an offset; `None`: there are only zeros.
+    fn read(
+        bytes: &[u8; FRAME_BYTES as usize],
+        at: u64,
+        end: u64,
+    ) -> Result<Option<Head>, &'static str> {
+        if bytes.iter().all(|b| *b == 0) {
+            return Ok(None);
+        }
+        let head = Head {
+            magic: array(bytes, 0),
+            length: u32::from_le_bytes(array(bytes, 4)).into(),
+            crc: u32::from_le_bytes(array(bytes, 8)),
+            shard: ShardId(u32::from_le_bytes(array(bytes, 12))),
+            group: u64::from_le_bytes(array(bytes, 16)),
+        };
+        if ![FIRST_MAGIC, RECORD_MAGIC, END_MAGIC].contains(&head.magic) {
+            return Err("this is no frame");
+        }
+        if u64::from_le_bytes(array(bytes, 24)) != at {
+            return Err("the frame belongs elsewhere");
+        }
+        if head.length > ENTRY_BYTES_MAX as u64 || at + head.whole() > end {
+            return Err("the frame's length is beyond all bounds");
+        }
+        Ok(Some(head))
+    }
+
+    /// Bytes of the frame, without what pads it.
+    fn whole(&self) -> u64 {
+        FRAME_BYTES + self.length
+    }
+
+    /// Whether the checksum of the whole frame is right.
+    fn sums(&self, whole: &[u8]) -> bool {
+        let (head, data) = whole.split_at(FRAME_BYTES as usize);
+        checksum(head, data) == self.crc
     }
 }
 
 /// Reads the frames of one segment, in order.
 pub(crate) struct Frames<'a> {
     segment: &'a Segment,
+    file: Option<File>,
     /// What was read of the file, and the offset of its first byte.
     chunk: Bytes,
     chunk_at: u64,
@@ -189,7 +298,7 @@ impl<'a> Frames<'a> {
     /// Begins at an offset of the log, or with the first frame.
     pub(crate) fn at(segment: &'a Segment, offset: Option<u64>) -> Self {
         let at = offset.unwrap_or(segment.first + HEADER_BYTES);
-        Frames { segment, chunk: Bytes::new(), chunk_at: at, at }
+        Frames { segment, file: None, chunk: Bytes::new(), chunk_at: at, at }
     }
 
     /// The offset of the frame that is read next.
@@ -199,80 +308,47 @@ impl<'a> Frames<'a> {
 
     /// Reads the next frame. A damaged one is read again by the next call.
     pub(crate) fn next(&mut self) -> Result<Frame, ReadError> {
-        if self.at + FRAME_BYTES > self.segment.end() {
-            // A writer leaves room for the end.
-            let damage = self.segment.damage(self.at, "the segment ends without its end frame");
-            return Err(damage.into());
-        }
-        let head = self.take(FRAME_BYTES)?;
-        if head.iter().all(|b| *b == 0) {
-            return Ok(Frame::Blank);
-        }
         let (segment, at) = (self.segment, self.at);
-        let damaged = |what: &str| Err(segment.damage(at, what).into());
-        let length = u64::from(u32::from_le_bytes(array(&head, 4)));
-        let crc = u32::from_le_bytes(array(&head, 8));
-        let shard = ShardId(u32::from_le_bytes(array(&head, 12)));
-        let group = u64::from_le_bytes(array(&head, 16));
-        let magic: [u8; 4] = array(&head, 0);
-        if magic != RECORD_MAGIC && magic != END_MAGIC {
-            return damaged("this is no frame");
+        let damaged = |what: &str| ReadError::from(segment.damage(at, what));
+        if at + FRAME_BYTES > segment.end() {
+            // A writer leaves room for the end.
+            return Err(damaged("the segment ends without its end frame"));
         }
-        if u64::from_le_bytes(array(&head, 24)) != self.at {
-            return damaged("the frame belongs elsewhere");
+        let head = array(&self.take(FRAME_BYTES)?, 0);
+        let Some(head) = Head::read(&head, at, segment.end()).map_err(damaged)? else {
+            return Ok(Frame::Blank);
+        };
+        let whole = self.take(head.whole())?;
+        if !head.sums(&whole) {
+            return Err(damaged("the record's checksum does not match"));
         }
-        if length > ENTRY_BYTES_MAX as u64 || self.at + FRAME_BYTES + length > self.segment.end() {
-            return damaged("the frame's length is beyond all bounds");
-        }
-        let whole = self.take(FRAME_BYTES + length)?;
-        let data = whole.slice(FRAME_BYTES as usize..);
-        if checksum(&whole[..FRAME_BYTES as usize], &data) != crc {
-            return damaged("the record's checksum does not match");
-        }
+        let Head { magic, shard, group, .. } = head;
         if magic == END_MAGIC {
             return Ok(Frame::End { group });
         }
-        self.at += padded(FRAME_BYTES + length);
+        self.at += padded(head.whole());
         // A copy, so that one small record does not keep a whole chunk.
-        let data = Bytes::copy_from_slice(&data);
+        let data = Bytes::copy_from_slice(&whole[FRAME_BYTES as usize..]);
         Ok(Frame::Record { shard, group, data, next: self.at })
     }
 
-    /// Bytes from the current offset on, read ahead.
+    /// Bytes from the current offset on, read ahead. The caller has made sure that the segment has as many.
     fn take(&mut self, count: u64) -> Result<Bytes, ReadError> {
         let held = self.chunk_at + self.chunk.len() as u64;
         if self.at < self.chunk_at || self.at + count > held {
-            self.chunk = self.segment.bytes_at(self.at, count.max(CHUNK_BYTES))?.into();
-            self.chunk_at = self.at;
+            let file = match self.file.take() {
+                Some(file) => file,
+                None => File::open(&self.segment.path).map_err(|e| self.segment.failed(e))?,
+            };
+            let chunk = self.segment.bytes_at(&file, self.at, count.max(CHUNK_BYTES))?;
+            (self.file, self.chunk, self.chunk_at) = (Some(file), chunk.into(), self.at);
         }
         let from = (self.at - self.chunk_at) as usize;
         Ok(self.chunk.slice(from..from + count as usize))
     }
 }
 
-/// Looks for a whole frame of group `group_min` or later, anywhere from an offset on.
-pub(crate) fn find_later(
-    segment: &Segment,
-    offset: u64,
-    group_min: u64,
-) -> Result<Option<u64>, ReadError> {
-    let bytes = segment.bytes_at(offset, segment.end() - offset)?;
-    let starts = (0..bytes.len()).step_by(8);
-    for at in starts.filter(|at| {
-        let magic = bytes.get(*at..*at + 4);
-        magic == Some(&RECORD_MAGIC[..]) || magic == Some(&END_MAGIC[..])
-    }) {
-        let frame = Frames::at(segment, Some(offset + at as u64)).next();
-        if let Ok(Frame::Record { group, .. } | Frame::End { group }) = frame
-            && group >= group_min
-        {
-            return Ok(Some(offset + at as u64));
-        }
-    }
-    Ok(None)
-}
-
-/// Appends a record's frame to what is to be written at `offset`.
+/// Appends a record's frame, to be written at `offset`, to those of its group.
 pub(crate) fn push_record(
     into: &mut Vec<u8>,
     offset: u64,
@@ -280,7 +356,8 @@ pub(crate) fn push_record(
     group: u64,
     data: &[u8],
 ) {
-    push(into, RECORD_MAGIC, offset, shard, group, data);
+    let magic = if into.is_empty() { FIRST_MAGIC } else { RECORD_MAGIC };
+    push(into, magic, offset, shard, group, data);
 }
 
 /// Appends the frame that says that the log goes on in the next segment.

@@ -8,13 +8,15 @@
 //! ```
 //!
 //! Values have checksums of their own. The rows of one write are written all or none, and rows that were written later are
-//! never kept without earlier ones, so a checkpoint that is there vouches for rows that are there. Who owns a shard is no fold
+//! never kept without earlier ones: the engine has one journal for all of them, and flushes it before it writes any table. So
+//! a checkpoint that is there vouches for rows that are there, whatever a power cut took. Who owns a shard is no fold
 //! of anything: it is kept in a file of its own, and a change of it is durable before it is answered.
 //!
 //! Calls block for a read or a write of the engine, mostly of memory.
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, OnceLock},
 };
 
@@ -32,7 +34,7 @@ use stormkeep_core::{
     time::HybridTime,
 };
 
-use super::{Health, Options, directory::Directory, log::lock};
+use super::{Health, Options, directory::Directory, log::lock, tail::is_full};
 
 const VERSION: &[u8] = b"1";
 const WAY_OUT: &str =
@@ -102,8 +104,10 @@ impl DiskStore {
             .cache_size(options.cache_bytes)
             .max_journaling_size(options.write_buffer_bytes.max(64 * 1024 * 1024) * 4)
             // What is lost with the process is folded again.
-            .manual_journal_persist(true)
-            .open()
+            .manual_journal_persist(true);
+        // What is damaged makes the engine panic here and there.
+        let database = catch_unwind(AssertUnwindSafe(|| database.open()))
+            .map_err(|_| wrong("the engine gave up on what it found".to_owned()))?
             .map_err(broken)?;
         let about = database.keyspace("about", KeyspaceCreateOptions::default).map_err(broken)?;
         match about.get("version").map_err(broken)? {
@@ -195,7 +199,13 @@ impl DiskStore {
     fn failed(&self, error: impl Into<RowError>) -> StoreError {
         let error = error.into();
         if let Some(health) = self.health.get() {
-            health.fail(format!("{}: {error}: {WAY_OUT}", self.directory.store().display()));
+            let way_out = match &error {
+                RowError::Engine(fjall::Error::Io(error)) if is_full(error) => {
+                    "the disk is full: make space, and start the server anew"
+                }
+                _ => WAY_OUT,
+            };
+            health.fail(format!("{}: {error}: {way_out}", self.directory.store().display()));
         }
         StoreError::Unavailable
     }
@@ -394,7 +404,14 @@ impl Store for DiskStore {
             Direction::Backwards => Box::new(range.rev()),
         };
         let rows = rows.take(limit as usize);
-        let events = rows.map(|row| decode(&row.value()?));
+        let events = rows.map(|row| {
+            let (key, value) = row.into_inner()?;
+            let event: RecordedEvent = decode(&value)?;
+            if *key != event_key(event.shard, event.time) {
+                return Err(damaged("an event is in the place of another"));
+            }
+            Ok(event)
+        });
         events.collect::<Result<_, RowError>>().map_err(|error| self.failed(error))
     }
 

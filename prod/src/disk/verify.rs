@@ -61,15 +61,15 @@ pub fn verify(path: &Path) -> Result<Report, OpenError> {
     let clean = directory.clean()?;
     let epochs = directory.epochs()?;
     let all = segments(&directory.log(), directory.id(), false)?;
+    let mut ends = u64::MAX;
     match recover(&all) {
         Ok(end) => {
             report.torn = end.torn;
-            if let (Some(clean), Some(last)) = (clean, all.last())
-                && clean.end > end.offset
-            {
-                let what = format!("the log was closed at byte {}, and ends here", clean.end);
-                let at = all.iter().rev().find(|s| s.first <= end.offset).unwrap_or(last);
-                report.damages.push(at.damage(end.offset.min(at.end()), what));
+            ends = end.offset;
+            if let Some(clean) = clean.filter(|clean| clean.end > end.offset) {
+                let (file, at) = end.place(&all, &directory.log());
+                let what = format!("the log was closed at {}, and ends here", clean.end);
+                report.damages.push(Damage { file, at, what });
             }
         }
         Err(ReadError::Damage(damage)) => report.damages.push(damage),
@@ -86,7 +86,7 @@ pub fn verify(path: &Path) -> Result<Report, OpenError> {
     let mut found = Vec::new();
     for segment in &all {
         report.segments += 1;
-        let walked = walk(std::slice::from_ref(segment), |shard, offset, data| {
+        let walked = walk(std::slice::from_ref(segment), ends, |shard, offset, data| {
             report.records += 1;
             let replay =
                 replays.entry(shard).or_insert_with(|| Replay::from(shard, Checkpoint::default()));
@@ -124,19 +124,28 @@ pub fn verify(path: &Path) -> Result<Report, OpenError> {
     Ok(report)
 }
 
-/// Calls `record` with the shard, the offset and the bytes of each record, up to the first that cannot be read.
+/// Calls `record` with the shard, the offset and the bytes of each record, up to the end of the log, or the first that
+/// cannot be read.
 pub(super) fn walk(
     segments: &[Arc<Segment>],
+    end: u64,
     mut record: impl FnMut(ShardId, u64, &[u8]),
 ) -> Result<(), ReadError> {
     for segment in segments {
         let mut frames = Frames::at(segment, None);
         loop {
             let offset = frames.offset();
+            if offset >= end {
+                return Ok(());
+            }
             match frames.next()? {
                 Frame::Record { shard, data, .. } => record(shard, offset, &data),
                 Frame::End { .. } => break,
-                Frame::Blank => return Ok(()),
+                // The end of a log whose end is not known.
+                Frame::Blank if end == u64::MAX => return Ok(()),
+                Frame::Blank => {
+                    return Err(segment.damage(offset, "zeros where a record should be").into());
+                }
             }
         }
     }
