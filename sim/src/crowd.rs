@@ -47,8 +47,9 @@ enum Role {
     Probe(StreamName, u32),
     /// After the faults: reads streams whole, the last of the list first.
     Inspect(Vec<StreamName>, u64),
-    /// After the faults: reads all shards from a position through one node, until it has passed a goal.
-    Overlook { node: u32, at: GlobalPosition, goal: GlobalPosition },
+    /// After the faults: reads all shards from a position on, through one node after the other, until each has shown
+    /// what goes beyond a goal.
+    Overlook { node: u32, begin: GlobalPosition, at: GlobalPosition, goal: GlobalPosition },
 }
 
 struct Client {

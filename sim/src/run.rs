@@ -152,11 +152,14 @@ async fn rest(world: &Arc<World>) -> Rest {
             }
             1 if unfinished == 0 => {
                 crowd::inspect(world, 200);
-                crowd::overlook(world);
                 goal = folds.catch_up(world);
                 stage = 2;
             }
-            2 if unfinished == 0 && lagging.is_empty() => {
+            2 if unfinished == 0 => {
+                crowd::overlook(world);
+                stage = 3;
+            }
+            3 if unfinished == 0 && lagging.is_empty() => {
                 let rested_at = Some(world.kernel.now());
                 return Rest { healed_at, limit, rested_at, unwell: Vec::new() };
             }

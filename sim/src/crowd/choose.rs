@@ -42,7 +42,7 @@ pub(super) fn decide(known: &Known<'_>, client: &mut Client, number: u32) -> Exc
             return read_all(*at, limit, Direction::Forwards, Freshness::Eventual);
         }
         Role::Overlook { at, .. } => {
-            return read_all(*at, 30, Direction::Forwards, Freshness::Eventual);
+            return read_all(*at, 10, Direction::Forwards, Freshness::Eventual);
         }
         Role::Probe(name, _) => return append(plan, stream, name.clone(), Expected::Any),
         Role::Inspect(names, from) => {

@@ -136,7 +136,7 @@ pub(super) fn react(
                     world.rare_times(seen, slice.events.len() as u64);
                 }
             }
-            react_to_all(client, answer, think).unwrap_or_else(|| {
+            react_to_all(world.plan.nodes, client, answer, think).unwrap_or_else(|| {
                 crowd.unfinished -= 1;
                 Next::Leave
             })
@@ -157,6 +157,7 @@ pub(super) fn react(
 
 /// What a client does after it has read all shards.
 fn react_to_all(
+    nodes: u32,
     client: &mut Client,
     answer: Option<Result<AllSlice, ReadError>>,
     think: Nanos,
@@ -171,13 +172,14 @@ fn react_to_all(
             let wait = if behind { 50 * MS } else { 1000 * MS };
             Some(Next::Turn(client.stream.below(wait)))
         }
-        Role::Overlook { at, goal, .. } => {
+        Role::Overlook { node, begin, at, goal } => {
             let Some(Ok(slice)) = answer else { return Some(Next::Turn(200 * MS)) };
             *at = slice.next;
             if slice.next > *goal {
-                return None;
+                (*node, *at) = (*node + 1, *begin);
+                return (*node < nodes).then_some(Next::Turn(0));
             }
-            Some(Next::Turn(if slice.next < slice.watermark { 0 } else { 200 * MS }))
+            Some(Next::Turn(if slice.next < slice.watermark { 0 } else { 500 * MS }))
         }
         _ => Some(Next::Turn(think)),
     }
