@@ -121,7 +121,8 @@ fn failed(error: &str) -> ExitCode {
 }
 
 fn shell(command: impl Future<Output = Result<(), Failure>>) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let ended = match runtime {
         Ok(runtime) => runtime.block_on(command),
         Err(error) => Err(Failure::Failed(error.to_string())),

@@ -120,7 +120,7 @@ async fn read_of(server: &Server, stream: StreamIdentifier) -> tonic::Status {
     };
     let mut client = server.client().await.unwrap();
     let answer = client.read(ReadReq { options: Some(options) }).await;
-    answer.err().expect("it is refused")
+    answer.expect_err("it is refused")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

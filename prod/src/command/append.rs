@@ -84,7 +84,9 @@ impl AppendArgs {
         };
         let json = |name: &str, text: &str| {
             serde_json::from_str::<Box<RawValue>>(text).map_err(|error| {
-                Failure::Nonsense(format!("--{name}: no JSON: {error} (text must be in quotes: '\"text\"')"))
+                Failure::Nonsense(format!(
+                    "--{name}: no JSON: {error} (text must be in quotes: '\"text\"')"
+                ))
             })
         };
         Ok(EventInput {
@@ -161,8 +163,8 @@ impl AppendArgs {
 
 fn parse(number: usize, line: &str) -> Result<EventInput, Failure> {
     let parsed = serde_json::from_str::<EventInput>(line);
-    let mut event =
-        parsed.map_err(|error| Failure::Nonsense(format!("standard input, line {number}: {error}")))?;
+    let mut event = parsed
+        .map_err(|error| Failure::Nonsense(format!("standard input, line {number}: {error}")))?;
     event.id.get_or_insert_with(|| Uuid::new_v4().to_string());
     Ok(event)
 }

@@ -149,7 +149,8 @@ impl Client {
             let response = self.open(call).await?;
             let status = response.status();
             let body = response.into_body().collect().await;
-            let body = body.map_err(|error| Failure::Failed(format!("the answer broke off: {error}")))?;
+            let body =
+                body.map_err(|error| Failure::Failed(format!("the answer broke off: {error}")))?;
             Ok(Answer { status, body: body.to_bytes() })
         };
         tokio::time::timeout(ANSWER_TIMEOUT, answer).await.unwrap_or_else(|_| {
@@ -210,7 +211,8 @@ mod tests {
         ] {
             assert_eq!(base(url).unwrap(), expected);
         }
-        for bad in ["https://h:1", "kurrentdb://h:1", "ftp://h:1", "http://", "http://h:1/path", ""] {
+        for bad in ["https://h:1", "kurrentdb://h:1", "ftp://h:1", "http://", "http://h:1/path", ""]
+        {
             assert!(matches!(base(bad), Err(Failure::Nonsense(_))), "{bad}");
         }
     }

@@ -90,8 +90,12 @@ mod tests {
 
     #[test]
     fn an_export_keeps_every_byte_on_one_line() {
-        let exact = line("\"data\":{\"a\":\n1.0},\"format\":\"json\",\"metadata\":[ ]").exact().unwrap();
-        assert!(exact.contains(r#""dataBase64":"eyJhIjoKMS4wfQ==","format":"json","metadata":[ ]"#), "{exact}");
+        let exact =
+            line("\"data\":{\"a\":\n1.0},\"format\":\"json\",\"metadata\":[ ]").exact().unwrap();
+        assert!(
+            exact.contains(r#""dataBase64":"eyJhIjoKMS4wfQ==","format":"json","metadata":[ ]"#),
+            "{exact}"
+        );
         let again: EventLine = serde_json::from_str(&exact).unwrap();
         let event = again.into_input().event(|| unreachable!()).unwrap();
         assert_eq!(&event.data[..], b"{\"a\":\n1.0}");

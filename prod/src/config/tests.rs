@@ -48,7 +48,10 @@ fn what_is_not_known_is_refused_with_a_suggestion() {
     let (_folder, path) = file("");
     let names = ["PATH", "STORMKEEP_LISTN"].map(str::to_owned);
     let wrong = message(Config::load(Some(&path), Layer::default(), names.into_iter()));
-    assert_eq!(wrong, "environment: STORMKEEP_LISTN is not known; did you mean `STORMKEEP_LISTEN`?");
+    assert_eq!(
+        wrong,
+        "environment: STORMKEEP_LISTN is not known; did you mean `STORMKEEP_LISTEN`?"
+    );
 }
 
 #[test]

@@ -252,7 +252,8 @@ mod tests {
         let told = |problem: Problem| {
             let retry = problem.document()["retryAfterMs"].as_u64();
             let response = problem.clone().into_response();
-            let header = response.headers().get("retry-after").map(|v| v.to_str().unwrap().to_owned());
+            let header =
+                response.headers().get("retry-after").map(|v| v.to_str().unwrap().to_owned());
             (problem.kind.name(), response.status().as_u16(), retry, header)
         };
         for (error, expected) in [
