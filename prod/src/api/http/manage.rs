@@ -120,11 +120,7 @@ pub(super) async fn delete<E: Env>(
     let timeout = http.options.request_timeout;
     let deleted = match query.flag("tombstone")? {
         true => http.service.tombstone(stream.clone(), expected, timeout).await,
-        false => {
-            // A stream that is not there cannot be deleted.
-            let demand = if expected == Expected::Any { Expected::StreamExists } else { expected };
-            http.service.delete(stream.clone(), demand, timeout).await
-        }
+        false => http.service.delete(stream.clone(), expected, timeout).await,
     };
     let deleted = deleted.map_err(|error| match error {
         AppendError::WrongExpectedRevision { actual, .. } if expected == Expected::Any => {
