@@ -13,6 +13,7 @@ use crate::{
     event::RecordedEvent,
     gateway::Gateway,
     shard::{frontier::Frontier, merge::Merge},
+    stats::Counter,
     time::HybridTime,
     wait::{may_linger, within},
 };
@@ -47,12 +48,16 @@ impl<E: Env> Gateway<E> {
     async fn settled(&self, newest: HybridTime, wait: Duration) -> Result<Frontier, ReadError> {
         let clock = self.env.clock();
         let deadline = clock.elapsed() + wait;
+        let mut waited = false;
         loop {
             let changed = self.watchers.watch(None);
             let frontier = self.frontier().await?;
             let left = deadline.saturating_sub(clock.elapsed());
             if frontier.watermark() >= newest || left.is_zero() {
                 return Ok(frontier);
+            }
+            if !std::mem::replace(&mut waited, true) {
+                self.stats.count(Counter::ReadsWaited);
             }
             for shard in frontier.lagging(newest) {
                 if let Some(owner) = self.routes().here.get(&shard) {
@@ -72,6 +77,7 @@ impl<E: Env> Gateway<E> {
         if let Some(frontier) = Frontier::of(&known, &checkpoints) {
             return Ok(frontier);
         }
+        self.stats.count(Counter::ListingsOld);
         self.refresh_shards().await;
         let shards = self.routes().shards.clone();
         Frontier::of(&shards, &checkpoints).ok_or(ReadError::Unavailable)

@@ -71,6 +71,10 @@ counters! {
     HeadsLoaded = "cold heads read",
     /// Requests sent on after "not the owner".
     Redirects = "redirects followed",
+    /// Strong reads of all shards that waited for one whose time lags.
+    ReadsWaited = "reads of all shards that waited for one",
+    /// Listings of shards that were older than the checkpoints, seen by a reader of all shards.
+    ListingsOld = "listings of shards found out of date",
     /// Times of a shard that were raised above its owner's clock, to where another shard is already.
     TimesRaised = "times raised above a clock that is behind",
     /// Closed shards folded to their end.

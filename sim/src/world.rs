@@ -87,6 +87,11 @@ pub const RARE: &[&str] = &[
     "operations refused by an overloaded store",
     "clients' unknown appends settled by a retry",
     "appends acknowledged while the crowd was there",
+    "limits and deletions acknowledged",
+    "appends refused by a tombstone",
+    "reads that saw a deleted stream",
+    "reads of all shards answered",
+    "events seen by those who follow all shards",
 ];
 
 impl World {
@@ -208,6 +213,11 @@ impl World {
     /// Something has happened that seldom happens.
     pub fn rare(&self, what: &'static str) {
         *part(&self.rare).entry(what).or_default() += 1;
+    }
+
+    /// Something has happened so many times that seldom happens.
+    pub fn rare_times(&self, what: &'static str, times: u64) {
+        *part(&self.rare).entry(what).or_default() += times;
     }
 
     /// The counts of faults, and of what seldom happens.

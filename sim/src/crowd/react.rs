@@ -41,6 +41,9 @@ pub(super) fn react(
                 if client.tries > 0 {
                     world.rare("clients' unknown appends settled by a retry");
                 }
+                if append.stream.is_metadata() {
+                    world.rare("limits and deletions acknowledged");
+                }
                 if surging {
                     world.rare("appends acknowledged while the crowd was there");
                 }
@@ -58,6 +61,9 @@ pub(super) fn react(
                 client.pinned = Some(node);
                 let appended = appended.position();
                 return Next::Again(0, choose::look_for(&mut client.stream, appended));
+            }
+            if matches!(answer, Some(Err(AppendError::Tombstoned))) {
+                world.rare("appends refused by a tombstone");
             }
             if settled {
                 return match client.role {
@@ -100,6 +106,12 @@ pub(super) fn react(
             }
         }
         Exchange::Read(_, answer) => {
+            if let Some(Ok(slice)) = &answer
+                && slice.head.is_some()
+                && !slice.exists
+            {
+                world.rare("reads that saw a deleted stream");
+            }
             let Role::Inspect(names, from) = &mut client.role else { return Next::Turn(think) };
             let Some(Ok(slice)) = answer else { return Next::Turn(200 * MS) };
             match slice.next {
@@ -118,6 +130,11 @@ pub(super) fn react(
         Exchange::All(_, answer) => {
             if let Some(Ok(slice)) = &answer {
                 crowd.watermark = crowd.watermark.max(slice.watermark);
+                world.rare("reads of all shards answered");
+                if matches!(client.role, Role::FollowAll(_)) {
+                    let seen = "events seen by those who follow all shards";
+                    world.rare_times(seen, slice.events.len() as u64);
+                }
             }
             react_to_all(client, answer, think).unwrap_or_else(|| {
                 crowd.unfinished -= 1;
