@@ -135,9 +135,16 @@ fn every_dependency_may_be_used() {
 #[test]
 fn every_promise_has_its_oracle() {
     let table = read(&root().join("sim/src/oracle.rs"));
-    for promise in
-        ["durable", "linearizable", "gapless", "faithful", "fenced", "live", "repeatable"]
-    {
+    for promise in [
+        "durable",
+        "linearizable",
+        "gapless",
+        "faithful",
+        "fenced",
+        "ordered",
+        "live",
+        "repeatable",
+    ] {
         assert!(table.contains(&format!("| {promise} | `{promise}.rs`")), "{promise}");
         assert!(root().join(format!("sim/src/oracle/{promise}.rs")).exists(), "{promise}");
     }

@@ -169,6 +169,7 @@ impl<E: Env> Inner<E> {
         let rows = store.epochs(&ready).await?;
         let nodes = store.nodes().await?;
         self.learn_owners(&rows);
+        self.learn_times().await;
         let mine = self.work().owned.keys().copied().collect();
         let view = View {
             now: self.env.clock().elapsed(),
@@ -202,6 +203,19 @@ impl<E: Env> Inner<E> {
             }
         }
         Ok(())
+    }
+
+    /// Tells the shards owned here how far the others are. If the store does not say, the next look will.
+    async fn learn_times(&self) {
+        let owned: Vec<ShardId> = self.work().owned.keys().copied().collect();
+        if owned.is_empty() {
+            return;
+        }
+        if let Ok(checkpoints) = self.env.store().checkpoints().await
+            && let Some(newest) = checkpoints.iter().map(|(_, at)| at.closed).max()
+        {
+            owned.into_iter().for_each(|shard| self.tell(shard, Control::Passed(newest)));
+        }
     }
 
     fn learn_owners(&self, rows: &[EpochRow]) {

@@ -45,6 +45,9 @@ pub(crate) enum Control {
     Release,
     /// The store has this row for the shard: it may have moved on.
     Seen(EpochRow),
+    /// Some shard has closed this time. If the clocks there are ahead, the others must follow, or nobody who reads all
+    /// shards would see what is there until their own clocks say the same.
+    Passed(HybridTime),
 }
 
 /// How an epoch ended.
@@ -75,6 +78,8 @@ pub(crate) struct Owner<E: Env> {
     sequencer: Sequencer<Ticket>,
     /// A reader of all shards waits for the time to be closed up to here.
     close: HybridTime,
+    /// The newest time that any shard has closed, as far as this one knows.
+    passed: HybridTime,
     /// Questions that the open batch had no room for, in order of arrival. More than one, when several
     /// waited for the same head.
     stalled: VecDeque<Ask>,
@@ -105,6 +110,7 @@ impl<E: Env> Owner<E> {
             last,
             sequencer,
             close: HybridTime::default(),
+            passed: HybridTime::default(),
             stalled: VecDeque::new(),
             cold: BTreeMap::new(),
             cold_count: 0,
@@ -165,6 +171,12 @@ impl<E: Env> Owner<E> {
                         releasing = true;
                         shut(requests);
                     }
+                    Control::Passed(time) => {
+                        if time.0 > clock.now().0 && time > self.passed {
+                            self.stats.count(Counter::TimesRaised);
+                        }
+                        self.passed = self.passed.max(time);
+                    }
                     // What was seen before this epoch began says nothing.
                     Control::Seen(row) if row.epoch < self.row.epoch || row == self.row => {}
                     Control::Seen(_) => break Ended::Fenced,
@@ -210,7 +222,7 @@ impl<E: Env> Owner<E> {
                     None => break Ended::Released,
                 },
                 () = idle => {
-                    if let Some(bytes) = self.sequencer.seal_empty(clock.now()) {
+                    if let Some(bytes) = self.sequencer.seal_empty(self.wall()) {
                         put = self.put(bytes).fuse();
                     }
                     idle = clock.sleep(self.config.close_after).boxed().fuse();
@@ -221,9 +233,14 @@ impl<E: Env> Owner<E> {
         ended
     }
 
+    /// The time of the next batch, unless it must be a later one.
+    fn wall(&self) -> WallTime {
+        WallTime(self.env.clock().now().0.max(self.passed.0))
+    }
+
     /// The time of a batch that closes what a reader waits for.
     fn close_at(&self) -> WallTime {
-        WallTime(self.env.clock().now().0.max(self.close.0))
+        WallTime(self.wall().0.max(self.close.0))
     }
 
     /// Whether another question may be taken: all that wait are bounded, whatever they wait for.
@@ -244,7 +261,7 @@ impl<E: Env> Owner<E> {
             Ask::Close(time) => self.close = self.close.max(time),
             Ask::Append(_, reply) if reply.is_canceled() => {}
             Ask::Append(append, reply) => {
-                let wall = self.env.clock().now();
+                let wall = self.wall();
                 match self.sequencer.append(wall, append, Ticket::Append(reply)) {
                     Offer::Taken => {}
                     Offer::NeedsHead((append, ticket)) => {

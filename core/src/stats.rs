@@ -71,6 +71,8 @@ counters! {
     HeadsLoaded = "cold heads read",
     /// Requests sent on after "not the owner".
     Redirects = "redirects followed",
+    /// Times of a shard that were raised above its owner's clock, to where another shard is already.
+    TimesRaised = "times raised above a clock that is behind",
     /// Closed shards folded to their end.
     ShardsEnded = "closed shards folded to their end",
 }

@@ -29,9 +29,10 @@ fn record() -> Vec<u8> {
     (0..RECORD_BYTES).map(|n| (n * 31) as u8).collect()
 }
 
-/// One batch of the core: all events of the group are one record of the log.
-fn segments_batch(runtime: &Runtime, path: &Path, count: usize) -> impl FnMut() {
-    let disk = disk::open(path, &Options::default()).unwrap();
+/// One batch of the core: all events of the group are one record of the log. `inline`: without the handover to the thread
+/// that flushes, which costs little but on a busy machine.
+fn segments_batch(runtime: &Runtime, path: &Path, count: usize, inline: bool) -> impl FnMut() {
+    let disk = disk::open(path, &Options { inline, ..Options::default() }).unwrap();
     let shard = runtime.block_on(disk.log.shards()).unwrap().remove(0);
     let batch = Bytes::from(record().repeat(count));
     move || {
@@ -103,7 +104,9 @@ fn engines(c: &mut Criterion) {
             group.bench_function(BenchmarkId::new(name, count), |b| b.iter(&mut *commit));
         };
         // One after the other, so that none waits for what another writes in the background.
-        measure("segments, one batch", &mut segments_batch(&runtime, folder().path(), count));
+        for (name, inline) in [("segments, one batch", false), ("segments, inline", true)] {
+            measure(name, &mut segments_batch(&runtime, folder().path(), count, inline));
+        }
         measure("segments, puts", &mut segments_puts(&runtime, folder().path(), count));
         measure("growing file", &mut growing_file(folder().path(), count));
         measure("fjall", &mut fjall(folder().path(), count));

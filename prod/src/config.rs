@@ -219,9 +219,7 @@ impl Layer {
             disk_reserve_bytes: self.disk_reserve_bytes.or(below.disk_reserve_bytes),
             disk_cache_bytes: self.disk_cache_bytes.or(below.disk_cache_bytes),
             disk_recent_bytes: self.disk_recent_bytes.or(below.disk_recent_bytes),
-            disk_write_buffer_bytes: self
-                .disk_write_buffer_bytes
-                .or(below.disk_write_buffer_bytes),
+            disk_write_buffer_bytes: self.disk_write_buffer_bytes.or(below.disk_write_buffer_bytes),
             threads: self.threads.or(below.threads),
         }
     }

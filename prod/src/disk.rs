@@ -100,6 +100,8 @@ pub struct Disk {
     pub store: Arc<DiskStore>,
     /// How they are.
     pub health: Health,
+    /// What was set about them.
+    pub(crate) options: Options,
 }
 
 /// Opens a data directory, and makes it if it is not there. What a crash left at the end of the log is mended; all other
@@ -109,6 +111,19 @@ pub fn open(path: &Path, options: &Options) -> Result<Disk, OpenError> {
 }
 
 impl Disk {
+    /// How it is, after a look whether there is space again.
+    pub fn condition(&self) -> State {
+        let state = self.health.state();
+        if let State::NearlyFull(_) = state
+            && (self.options.free_bytes)(self.directory.path())
+                .is_ok_and(|free| free >= self.options.reserve_bytes)
+        {
+            self.health.recovered();
+            return self.health.state();
+        }
+        state
+    }
+
     /// Flushes everything and says so in the directory, so that the next start can tell whether anything is missing.
     pub fn close(&self) -> io::Result<()> {
         self.store.persist()?;

@@ -11,7 +11,7 @@ use stormkeep_core::{
 use crate::{
     clock::TokioClock,
     disk::{self, Disk, DiskLog, DiskStore, OpenError, State},
-    service::{Health, Service},
+    service::{Condition, Health, Service},
 };
 
 /// The only node.
@@ -60,7 +60,7 @@ impl Env for Embedded {
 
 /// A machine that runs: its files, and what it offers.
 pub struct Machine {
-    disk: Disk,
+    disk: Arc<Disk>,
     service: Service<Embedded>,
 }
 
@@ -72,10 +72,12 @@ impl Machine {
             Embedded { log: disk.log.clone(), store: disk.store.clone(), clock: TokioClock::new() };
         let stats = Arc::new(Stats::default());
         let node = Node::start(env, NODE, config(), stats.clone());
-        let health = disk.health.clone();
-        let health: Health = Arc::new(move || match health.state() {
-            State::Well => Ok(()),
-            State::NearlyFull(reason) | State::Failed(reason) => Err(reason),
+        let disk = Arc::new(disk);
+        let looked = disk.clone();
+        let health: Health = Arc::new(move || match looked.condition() {
+            State::Well => Condition::Well,
+            State::NearlyFull(reason) => Condition::Full(reason),
+            State::Failed(reason) => Condition::Failed(reason),
         });
         let service = Service::new(node, stats, disk.directory.shards().len(), health);
         Ok(Machine { disk, service })

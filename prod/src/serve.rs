@@ -1,6 +1,10 @@
 //! `stormkeep serve`: one machine, until it is told to stop.
 
-use std::{io, path::Path, sync::Arc};
+use std::{
+    io,
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+};
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use tokio::{net::TcpListener, sync::watch};
@@ -10,8 +14,9 @@ use tracing::{error, info};
 use crate::{
     api::{self, listen},
     config::Config,
-    disk::OpenError,
+    disk::{OpenError, State},
     embedded::Machine,
+    metrics::Metrics,
 };
 
 /// Why a server does not run.
@@ -59,7 +64,8 @@ pub async fn run(config: Config) -> Result<(), ServeError> {
     let scheme = if tls.is_some() { "https" } else { "http" };
     announce(&config, scheme, machine.disk().directory.shards().len());
     let connections = listen::Connections::default();
-    let router = api::router(machine.service().clone());
+    let metrics = metrics(&machine, &connections);
+    let router = api::router_with(machine.service().clone(), config.http.clone(), &metrics);
     let (closing, closed) = watch::channel(false);
     let service = machine.service().clone();
     tokio::spawn(async move {
@@ -80,16 +86,47 @@ pub async fn run(config: Config) -> Result<(), ServeError> {
     Ok(())
 }
 
+/// What is counted, the machine's own figures included.
+fn metrics(machine: &Machine, connections: &listen::Connections) -> Metrics {
+    let metrics = Metrics::new();
+    let open = connections.clone();
+    let read = move || open.load(Ordering::Relaxed) as f64;
+    metrics.gauge("stormkeep_connections", "connections that are open", read);
+    let log = machine.disk().log.clone();
+    let read = move || log.end() as f64;
+    metrics.gauge("stormkeep_log_bytes", "bytes of the log from its beginning", read);
+    let store = machine.disk().store.clone();
+    let read = move || store.bytes() as f64;
+    metrics.gauge("stormkeep_store_bytes", "bytes of the store on disk", read);
+    let health = machine.disk().health.clone();
+    let read = move || match health.state() {
+        State::Well => 0.0,
+        State::NearlyFull(_) => 1.0,
+        State::Failed(_) => 2.0,
+    };
+    let help = "the files: 0 well, 1 nearly full (appends are refused), 2 failed";
+    metrics.gauge("stormkeep_disk_state", help, read);
+    metrics
+}
+
 fn announce(config: &Config, scheme: &str, shards: usize) {
     let address = config.listen;
     let tls = if scheme == "https" { "true" } else { "false" };
     println!("stormkeep {} listens at {scheme}://{address}", env!("CARGO_PKG_VERSION"));
     println!("  data      {} (shards: {shards})", config.data.display());
+    if !config.set.is_empty() {
+        println!("  settings  {}", config.set);
+    }
     println!("  clients   kurrentdb://{address}?tls={tls}");
     println!(
         "  try       curl -i {scheme}://{address}/streams/hello -d '{{\"type\":\"said\",\"data\":{{\"words\":\"hello\"}}}}' -H 'content-type: application/json'"
     );
     println!("            curl {scheme}://{address}/streams/hello");
+    if scheme == "http" {
+        println!(
+            "            stormkeep append hello --type said --data '{{\"words\":\"hello\"}}' --url http://{address}"
+        );
+    }
 }
 
 async fn told_to_stop() {

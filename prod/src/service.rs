@@ -46,8 +46,22 @@ pub enum NotReady {
     Health(String),
 }
 
-/// What a server asks its adapters for: how they are, in a sentence if they are not well.
-pub type Health = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+/// How the log and the store are, in a sentence if they are not well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    /// Well.
+    Well,
+    /// There is no room for more: appends are refused, reads go on.
+    Full(String),
+    /// Something has to be looked at.
+    Failed(String),
+}
+
+/// What a server asks its adapters for.
+pub type Health = Arc<dyn Fn() -> Condition + Send + Sync>;
+
+/// What a client is told to wait when there is no room.
+const RETRY_WHEN_FULL: Duration = Duration::from_secs(1);
 
 /// See the module's docs.
 pub struct Service<E: Env> {
@@ -96,7 +110,10 @@ impl<E: Env> Service<E> {
         if serves < shards {
             return Err(NotReady::Shards { serves, shards });
         }
-        (self.health)().map_err(NotReady::Health)
+        match (self.health)() {
+            Condition::Well => Ok(()),
+            Condition::Full(reason) | Condition::Failed(reason) => Err(NotReady::Health(reason)),
+        }
     }
 
     /// Says that the server closes: it is not ready any more, and whoever follows is told.
@@ -111,6 +128,10 @@ impl<E: Env> Service<E> {
 
     /// Appends events.
     pub async fn append(&self, append: Append, timeout: Duration) -> Result<Appended, AppendError> {
+        // Before anything waits for room behind it: reads wait for the appends that were decided before them.
+        if let Condition::Full(_) = (self.health)() {
+            return Err(AppendError::Busy { retry_after: RETRY_WHEN_FULL });
+        }
         match self.node.handle(Request::Append(append), timeout).await {
             Response::Append(result) => result,
             _ => Err(AppendError::Unknown),
@@ -138,7 +159,7 @@ impl<E: Env> Service<E> {
     }
 
     /// Hides all events of a stream, by its metadata: it counts as no stream until the next append, whose
-    /// revision follows the last. `$all` keeps them.
+    /// revision follows the last. `$all` keeps them. A stream that is not there is not deleted, unless that is expected.
     pub async fn delete(
         &self,
         stream: StreamName,
@@ -156,7 +177,11 @@ impl<E: Env> Service<E> {
             let append = Append {
                 stream: stream.metadata(),
                 expected: revision.map_or(Expected::NoStream, Expected::Exactly),
-                described: expected,
+                described: if expected == Expected::Any {
+                    Expected::StreamExists
+                } else {
+                    expected
+                },
                 id: AppendId(uuid::Uuid::new_v4().as_u128()),
                 events: Arc::new([event(head::METADATA, data)]),
             };
@@ -167,7 +192,12 @@ impl<E: Env> Service<E> {
                 break;
             }
         }
-        answer
+        answer.map_err(|error| match error {
+            AppendError::WrongExpectedRevision { actual, described, .. } => {
+                AppendError::WrongExpectedRevision { expected, actual, described }
+            }
+            error => error,
+        })
     }
 
     /// Ends a stream for ever: nothing can be read from it or appended to it any more. `$all` keeps its events.

@@ -1,5 +1,7 @@
 //! The five traits in the simulated world, one set for each process.
 
+mod store;
+
 use std::{
     convert::Infallible,
     future::Future,
@@ -11,15 +13,13 @@ use std::{
 use bytes::Bytes;
 use futures::FutureExt;
 use stormkeep_core::{
-    append::{Freshness, Request, Response},
+    append::{Request, Response},
     entry::Entry,
     env::{
-        CallError, Clock, Cursor, Env, EpochRow, Log, LogError, Network, NodeId, NodeRow, Page,
-        Position, Put, PutError, ReadLogError, Row, Store, StoreError, Swap,
+        CallError, Clock, Cursor, Env, Log, LogError, Network, NodeId, Page, Position, Put,
+        PutError, ReadLogError,
     },
-    event::RecordedEvent,
-    shard::{Checkpoint, ShardId, ShardInfo},
-    stream::{Head, StreamName},
+    shard::{ShardId, ShardInfo},
     time::WallTime,
 };
 
@@ -27,18 +27,16 @@ use crate::{
     fault::Place,
     history::Nanos,
     host::Inbound,
-    model::{
-        cassandra::{self, Cell, Epochs, Find, Key, QUORUM, Rows, Value},
-        paxos,
-    },
-    plant::{Blind, Plant},
+    plant::{Bent, Plant},
     world::{MS, Reply, World},
 };
+
+pub use store::SimStore;
 
 /// The world as one process sees it.
 pub struct SimEnv {
     log: SimLog,
-    store: Blind<SimStore>,
+    store: Bent<SimStore>,
     network: SimNetwork,
     clock: SimClock,
 }
@@ -47,10 +45,9 @@ impl SimEnv {
     /// The world as a new process on this machine sees it.
     pub fn new(world: &Arc<World>, node: u32) -> Self {
         let here = || Here { world: world.clone(), node };
-        let blind = world.plan.plant == Plant::NoEpochCheck;
         SimEnv {
             log: SimLog(here()),
-            store: Blind::new(SimStore(here()), blind),
+            store: Bent::new(SimStore::new(here()), world.plan.plant),
             network: SimNetwork(here()),
             clock: SimClock(here()),
         }
@@ -59,7 +56,7 @@ impl SimEnv {
 
 impl Env for SimEnv {
     type Log = SimLog;
-    type Store = Blind<SimStore>;
+    type Store = Bent<SimStore>;
     type Network = SimNetwork;
     type Clock = SimClock;
     type Handler = Infallible;
@@ -67,7 +64,7 @@ impl Env for SimEnv {
     fn log(&self) -> &SimLog {
         &self.log
     }
-    fn store(&self) -> &Blind<SimStore> {
+    fn store(&self) -> &Bent<SimStore> {
         &self.store
     }
     fn network(&self) -> &SimNetwork {
@@ -213,133 +210,6 @@ fn land(world: &Arc<World>, key: u128, data: &Bytes) -> Result<Put, PutError> {
     (landed.ok().map(|put| put.position), data.len(), data.get(..9)).hash(&mut hasher);
     world.note("landed", shard, hasher.finish());
     landed
-}
-
-/// The store, over a link to one of its coordinators.
-pub struct SimStore(Here);
-
-impl SimStore {
-    async fn find(
-        &self,
-        need: usize,
-        find: impl Fn(&Rows) -> Rows + Send + Sync + 'static,
-    ) -> Result<Rows, StoreError> {
-        let query = Arc::new(Find { find: Box::new(find) });
-        let serve = move |world: &Arc<World>, reply| {
-            cassandra::read(world, need, query.clone(), reply);
-        };
-        self.0.ask(Place::Store, Err(StoreError::Unknown), serve).await
-    }
-
-    async fn find_one(&self, key: Key) -> Result<Option<Value>, StoreError> {
-        let found = self.find(QUORUM, move |rows| one(rows, &key)).await?;
-        Ok(found.into_values().next().map(|cell| cell.value))
-    }
-}
-
-fn one(rows: &Rows, key: &Key) -> Rows {
-    rows.get(key).map(|cell| (key.clone(), cell.clone())).into_iter().collect()
-}
-
-impl Store for SimStore {
-    async fn epoch(&self, shard: ShardId) -> Result<EpochRow, StoreError> {
-        let rows = self.epochs(&[shard]).await?;
-        rows.into_iter().next().ok_or(StoreError::Unknown)
-    }
-
-    async fn epochs(&self, shards: &[ShardId]) -> Result<Vec<EpochRow>, StoreError> {
-        let query = Arc::new(Epochs(shards.to_vec()));
-        let serve = move |world: &Arc<World>, reply| {
-            cassandra::read(world, QUORUM, query.clone(), reply);
-        };
-        self.0.ask(Place::Store, Err(StoreError::Unknown), serve).await
-    }
-
-    async fn epoch_settled(&self, shard: ShardId) -> Result<EpochRow, StoreError> {
-        let serve = move |world: &Arc<World>, reply: Reply<_>| {
-            let here = world.clone();
-            world.spawn(async move {
-                let row = paxos::read_serial(here.clone(), shard).await;
-                reply.send(&here, row);
-            });
-        };
-        self.0.ask(Place::Store, Err(StoreError::Unknown), serve).await
-    }
-
-    async fn swap_epoch(&self, from: EpochRow, to: EpochRow) -> Result<Swap, StoreError> {
-        let serve = move |world: &Arc<World>, reply: Reply<_>| {
-            let here = world.clone();
-            world.spawn(async move {
-                let swap = paxos::swap(here.clone(), from, to).await;
-                reply.send(&here, swap);
-            });
-        };
-        self.0.ask(Place::Store, Err(StoreError::Unknown), serve).await
-    }
-
-    async fn write(&self, rows: Vec<Row>) -> Result<(), StoreError> {
-        let cells: Arc<Vec<(Key, Cell)>> =
-            Arc::new(rows.into_iter().map(cassandra::cell).collect());
-        let serve = move |world: &Arc<World>, reply| cassandra::write(world, cells.clone(), reply);
-        self.0.ask(Place::Store, Err(StoreError::Unknown), serve).await
-    }
-
-    async fn head(&self, stream: &StreamName) -> Result<Option<Head>, StoreError> {
-        let found = self.find_one(Key::Head(stream.clone())).await?;
-        Ok(found.and_then(|value| match value {
-            Value::Head(head) => Some(head),
-            _ => None,
-        }))
-    }
-
-    async fn events(
-        &self,
-        stream: &StreamName,
-        from: u64,
-        limit: u32,
-        freshness: Freshness,
-    ) -> Result<Vec<RecordedEvent>, StoreError> {
-        let need = match freshness {
-            Freshness::Strong => QUORUM,
-            Freshness::Eventual => 1,
-        };
-        let (begin, end) = (Key::Event(stream.clone(), from), Key::Event(stream.clone(), u64::MAX));
-        let find = move |rows: &Rows| {
-            let range = rows.range(begin.clone()..=end.clone()).take(limit as usize);
-            range.map(|(key, cell)| (key.clone(), cell.clone())).collect()
-        };
-        let rows = self.find(need, find).await?;
-        let events = rows.into_values().filter_map(|cell| match cell.value {
-            Value::Event(event) => Some(event),
-            _ => None,
-        });
-        Ok(events.take(limit as usize).collect())
-    }
-
-    async fn checkpoint(&self, shard: ShardId) -> Result<Checkpoint, StoreError> {
-        let found = self.find_one(Key::Checkpoint(shard)).await?;
-        Ok(found.map_or(Checkpoint::default(), |value| match value {
-            Value::Checkpoint(at) => at,
-            _ => Checkpoint::default(),
-        }))
-    }
-
-    async fn nodes(&self) -> Result<Vec<NodeRow>, StoreError> {
-        let (begin, end) = (
-            Key::Node(NodeId(0), stormkeep_core::env::Token(0)),
-            Key::Node(NodeId(u32::MAX), stormkeep_core::env::Token(u128::MAX)),
-        );
-        let find = move |rows: &Rows| {
-            let range = rows.range(begin.clone()..=end.clone());
-            range.map(|(key, cell)| (key.clone(), cell.clone())).collect()
-        };
-        let rows = self.find(QUORUM, find).await?;
-        let nodes = rows.into_values().filter_map(|cell| match cell.value {
-            Value::Node(row) => Some(row),
-            _ => None,
-        });
-        Ok(nodes.collect())
-    }
 }
 
 /// Peers, over links.

@@ -2,17 +2,17 @@
 //! wait, give up, try again, and write down all that they see.
 
 mod choose;
+mod digest;
+mod last_calls;
+mod react;
 
-use std::{
-    hash::{DefaultHasher, Hash, Hasher},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use stormkeep_core::{
     append::{AppendError, ReadError, Request, Response},
-    shard::{self, Checkpoint, ShardId},
+    shard::{Checkpoint, ShardId},
     stream::StreamName,
+    time::GlobalPosition,
 };
 
 use crate::{
@@ -23,6 +23,10 @@ use crate::{
     rng::Stream,
     world::{MS, World},
 };
+use digest::digest;
+use react::{Next, react};
+
+pub use last_calls::{inspect, last_words, overlook, probe};
 
 /// What a client is for.
 #[derive(Debug, Clone)]
@@ -37,10 +41,14 @@ enum Role {
     Merciless,
     /// Reads a shard's log from its beginning.
     Follow(ShardId, Checkpoint),
+    /// Reads all shards in their one order, from the beginning.
+    FollowAll(GlobalPosition),
     /// After the faults: appends to a stream of one shard through one node, until it is answered.
     Probe(StreamName, u32),
     /// After the faults: reads streams whole, the last of the list first.
     Inspect(Vec<StreamName>, u64),
+    /// After the faults: reads all shards from a position through one node, until it has passed a goal.
+    Overlook { node: u32, at: GlobalPosition, goal: GlobalPosition },
 }
 
 struct Client {
@@ -52,6 +60,8 @@ struct Client {
     tries: u32,
     /// How many streams of its own it has made.
     made: u64,
+    /// The node that it asks next, if it is of matter.
+    pinned: Option<u32>,
 }
 
 /// See the module's docs.
@@ -61,6 +71,8 @@ pub struct Crowd {
     shared: Vec<StreamName>,
     /// The last revision of each shared stream that any client saw.
     seen: Vec<Option<u64>>,
+    /// The highest watermark that any client saw.
+    watermark: GlobalPosition,
     stopping: bool,
     /// Calls that wait for an answer, or for their next try.
     under_way: usize,
@@ -80,6 +92,7 @@ impl Crowd {
             seed: plan.seed,
             seen: vec![None; shared.len()],
             shared,
+            watermark: GlobalPosition::START,
             clients: Vec::new(),
             stopping: false,
             under_way: 0,
@@ -96,7 +109,7 @@ impl Crowd {
     fn join(&mut self, role: Role, until: Option<Nanos>) -> u32 {
         let number = self.clients.len() as u32;
         let stream = Stream::new(self.seed, "client", u64::from(number));
-        self.clients.push(Client { role, stream, until, tries: 0, made: 0 });
+        self.clients.push(Client { role, stream, until, tries: 0, made: 0, pinned: None });
         number
     }
 }
@@ -108,11 +121,15 @@ pub fn start(world: &Arc<World>) {
         let client = world.crowd().join(Role::Steady, None);
         turn_after(world, client, workload.think_ms * MS);
     }
-    follow_all(world);
+    for _ in 0..workload.all_followers {
+        let client = world.crowd().join(Role::FollowAll(GlobalPosition::START), None);
+        turn_after(world, client, 1000 * MS);
+    }
+    follow_shards(world);
 }
 
 /// One client begins to follow each shard that nobody follows yet.
-pub fn follow_all(world: &Arc<World>) {
+pub fn follow_shards(world: &Arc<World>) {
     if !world.plan.workload.follow {
         return;
     }
@@ -154,46 +171,6 @@ pub fn stop(world: &Arc<World>) {
     world.crowd().stopping = true;
 }
 
-/// Asks each open shard to take an append, through each node: none may be deaf.
-pub fn probe(world: &Arc<World>) {
-    let shards = world.log().all_shards();
-    for info in shards.iter().filter(|s| !s.closed) {
-        let names = (0..).filter_map(|n| StreamName::new(format!("probe-{}-{n}", info.id)).ok());
-        let name = names
-            .into_iter()
-            .find(|name| shard::holder(&shards, name.key()).is_some_and(|s| s.id == info.id));
-        if let Some(name) = name {
-            for node in 0..world.plan.nodes {
-                last_call(world, Role::Probe(name.clone(), node));
-            }
-        }
-    }
-}
-
-/// Reads up to so many of the streams that clients have appended to, whole.
-pub fn inspect(world: &Arc<World>, count_max: usize) {
-    let mut names = std::collections::BTreeSet::new();
-    for call in &world.history().calls {
-        if let Exchange::Append(append, _) = &call.what {
-            names.insert(append.stream.clone());
-        }
-    }
-    let step = names.len().div_ceil(count_max.max(1)).max(1);
-    let names: Vec<_> = names.into_iter().step_by(step).collect();
-    for part in names.chunks(names.len().div_ceil(8).max(1)) {
-        last_call(world, Role::Inspect(part.to_vec(), 0));
-    }
-}
-
-fn last_call(world: &Arc<World>, role: Role) {
-    let client = {
-        let mut crowd = world.crowd();
-        crowd.unfinished += 1;
-        crowd.join(role, None)
-    };
-    turn(world, client);
-}
-
 fn turn_after(world: &Arc<World>, client: u32, mean: Nanos) {
     let wait = world.crowd().clients[client as usize].stream.wait(mean);
     let here = world.clone();
@@ -207,12 +184,19 @@ fn turn(world: &Arc<World>, number: u32) {
         let mut crowd = world.crowd();
         let crowd = &mut *crowd;
         let client = &mut crowd.clients[number as usize];
-        let last_call = matches!(client.role, Role::Probe(..) | Role::Inspect(..));
+        let last_call =
+            matches!(client.role, Role::Probe(..) | Role::Inspect(..) | Role::Overlook { .. });
         if (crowd.stopping && !last_call) || client.until.is_some_and(|until| now >= until) {
             return;
         }
         client.tries = 0;
-        choose::decide(&world.plan, client, number, &crowd.shared, &crowd.seen)
+        let known = choose::Known {
+            plan: &world.plan,
+            shared: &crowd.shared,
+            seen: &crowd.seen,
+            watermark: crowd.watermark,
+        };
+        choose::decide(&known, client, number)
     };
     ask(world, number, question);
 }
@@ -225,7 +209,8 @@ fn ask(world: &Arc<World>, number: u32, question: Exchange) {
         crowd.under_way += 1;
         let client = &mut crowd.clients[number as usize];
         let node = match client.role {
-            Role::Probe(_, node) => node,
+            Role::Probe(_, node) | Role::Overlook { node, .. } => node,
+            _ if client.pinned.is_some() => client.pinned.take().unwrap_or_default(),
             _ => client.stream.below(u64::from(world.plan.nodes)) as u32,
         };
         let patience = match client.role {
@@ -238,6 +223,7 @@ fn ask(world: &Arc<World>, number: u32, question: Exchange) {
         Exchange::Append(append, _) => Request::Append(append.clone()),
         Exchange::Read(read, _) => Request::ReadStream(read.clone()),
         Exchange::Follow(read, _) => Request::ReadLog(read.clone()),
+        Exchange::All(read, _) => Request::ReadAll(*read),
     };
     let content = digest(&question);
     let call = {
@@ -246,6 +232,7 @@ fn ask(world: &Arc<World>, number: u32, question: Exchange) {
             client: number,
             node,
             invoked: now,
+            timeout,
             ended: None,
             what: question,
         });
@@ -280,6 +267,7 @@ fn ask(world: &Arc<World>, number: u32, question: Exchange) {
                 Request::Append(_) => Response::Append(Err(AppendError::Unavailable)),
                 Request::ReadStream(_) => Response::ReadStream(Err(ReadError::Unavailable)),
                 Request::ReadLog(_) => Response::ReadLog(Err(ReadError::Unavailable)),
+                Request::ReadAll(_) => Response::ReadAll(Err(ReadError::Unavailable)),
             }),
         }
     });
@@ -289,7 +277,7 @@ fn ask(world: &Arc<World>, number: u32, question: Exchange) {
 
 /// An answer arrives, or patience ends (`None`). Only the first of these counts.
 fn hear(world: &Arc<World>, call: usize, response: Option<Response>) {
-    let (number, what) = {
+    let (number, node, what) = {
         let mut history = world.history();
         let record = &mut history.calls[call];
         if record.ended.is_some() {
@@ -300,15 +288,16 @@ fn hear(world: &Arc<World>, call: usize, response: Option<Response>) {
             (Exchange::Append(_, seen), Some(Response::Append(answer))) => *seen = Some(answer),
             (Exchange::Read(_, seen), Some(Response::ReadStream(answer))) => *seen = Some(answer),
             (Exchange::Follow(_, seen), Some(Response::ReadLog(answer))) => *seen = Some(answer),
+            (Exchange::All(_, seen), Some(Response::ReadAll(answer))) => *seen = Some(answer),
             _ => {}
         }
-        (record.client, record.what.clone())
+        (record.client, record.node, record.what.clone())
     };
     world.note("answered", number, digest(&what));
     let next = {
         let mut crowd = world.crowd();
         crowd.under_way -= 1;
-        react(world, &mut crowd, number, what)
+        react(world, &mut crowd, number, node, what)
     };
     let here = world.clone();
     match next {
@@ -322,137 +311,4 @@ fn hear(world: &Arc<World>, call: usize, response: Option<Response>) {
         }
         Next::Leave => {}
     }
-}
-
-/// What a client does after an answer.
-#[allow(clippy::large_enum_variant)] // short-lived; one is on the stack at a time
-enum Next {
-    Turn(Nanos),
-    Again(Nanos, Exchange),
-    Leave,
-}
-
-fn react(world: &World, crowd: &mut Crowd, number: u32, what: Exchange) -> Next {
-    let workload = &world.plan.workload;
-    let surging = crowd.surging > 0;
-    let client = &mut crowd.clients[number as usize];
-    let think = client.stream.wait(workload.think_ms * MS);
-    match what {
-        Exchange::Append(append, answer) => {
-            let settled = matches!(answer, Some(Ok(_)));
-            if let Some(Ok(appended)) = &answer {
-                if let Some(nth) = shared_number(&append.stream) {
-                    let seen = crowd.seen.get_mut(nth);
-                    seen.into_iter().for_each(|s| *s = (*s).max(Some(appended.last)));
-                }
-                if client.tries > 0 {
-                    world.rare("clients' unknown appends settled by a retry");
-                }
-                if surging {
-                    world.rare("appends acknowledged while the crowd was there");
-                }
-            }
-            if let (Some(Err(AppendError::WrongExpectedRevision { actual, .. })), Some(nth)) =
-                (&answer, shared_number(&append.stream))
-                && let Some(seen) = crowd.seen.get_mut(nth)
-            {
-                *seen = (*seen).max(*actual);
-            }
-            if settled {
-                return match client.role {
-                    Role::Probe(..) => {
-                        crowd.unfinished -= 1;
-                        Next::Leave
-                    }
-                    _ => Next::Turn(think),
-                };
-            }
-            client.tries += 1;
-            let again = Exchange::Append(append, None);
-            let unknown = matches!(answer, None | Some(Err(AppendError::Unknown)));
-            match (&client.role, &answer) {
-                (Role::Probe(..), _) => Next::Again(200 * MS, again),
-                _ if crowd.stopping => Next::Leave,
-                (
-                    _,
-                    Some(Err(AppendError::Invalid(_) | AppendError::WrongExpectedRevision { .. })),
-                ) => {
-                    client.tries = 0;
-                    Next::Turn(think)
-                }
-                (Role::Merciless, _) if client.tries < 20 => Next::Again(5 * MS, again),
-                (_, Some(Err(AppendError::Busy { retry_after }))) if client.tries < 10 => {
-                    let wait = retry_after.as_nanos() as Nanos;
-                    Next::Again(wait + client.stream.below(wait + 1), again)
-                }
-                _ if unknown
-                    && client.tries < 10
-                    && client.stream.chance(f64::from(workload.retry_per_mille) / 1000.0) =>
-                {
-                    Next::Again(50 * MS + client.stream.below(100 * MS), again)
-                }
-                _ => Next::Turn(think),
-            }
-        }
-        Exchange::Read(asked, answer) => {
-            let Role::Inspect(names, from) = &mut client.role else { return Next::Turn(think) };
-            let Some(Ok(slice)) = answer else { return Next::Turn(200 * MS) };
-            if slice.events.len() < asked.limit as usize {
-                names.pop();
-                *from = 0;
-            } else {
-                *from += slice.events.len() as u64;
-            }
-            if names.is_empty() {
-                crowd.unfinished -= 1;
-                return Next::Leave;
-            }
-            Next::Turn(0)
-        }
-        Exchange::Follow(_, answer) => {
-            let Role::Follow(_, at) = &mut client.role else { return Next::Leave };
-            match answer {
-                Some(Ok(slice)) if slice.next.ended => return Next::Leave,
-                Some(Ok(slice)) => *at = slice.next,
-                // What it had not read is gone: it has to begin elsewhere, which is not modelled.
-                Some(Err(ReadError::Trimmed)) => return Next::Leave,
-                _ => {}
-            }
-            Next::Turn(1500 * MS + client.stream.below(1000 * MS))
-        }
-    }
-}
-
-fn shared_number(stream: &StreamName) -> Option<usize> {
-    stream.as_str().strip_prefix("player-")?.parse().ok()
-}
-
-/// A number for the trace that tells questions and answers apart.
-fn digest(what: &Exchange) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    match what {
-        Exchange::Append(append, answer) => {
-            (append.id, answer.is_some()).hash(&mut hasher);
-            match answer {
-                Some(Ok(a)) => (a.first, a.last, a.time, a.epoch, a.repeated).hash(&mut hasher),
-                Some(Err(error)) => (error.outcome() as u64).hash(&mut hasher),
-                None => {}
-            }
-        }
-        Exchange::Read(read, answer) => {
-            (&read.stream, read.from, answer.is_some()).hash(&mut hasher);
-            if let Some(Ok(slice)) = answer {
-                slice.head.hash(&mut hasher);
-                slice.events.iter().for_each(|e| (e.revision, e.append).hash(&mut hasher));
-            }
-        }
-        Exchange::Follow(read, answer) => {
-            (read.shard, answer.is_some()).hash(&mut hasher);
-            if let Some(Ok(slice)) = answer {
-                slice.next.position.hash(&mut hasher);
-                slice.events.iter().for_each(|e| (e.revision, e.append).hash(&mut hasher));
-            }
-        }
-    }
-    hasher.finish()
 }

@@ -1,7 +1,8 @@
 //! What clients asked and saw: all that the oracles know besides what the log and the store hold.
 
 use stormkeep_core::append::{
-    Append, AppendError, Appended, LogSlice, ReadError, ReadLog, ReadStream, StreamSlice,
+    AllSlice, Append, AppendError, Appended, LogSlice, ReadAll, ReadError, ReadLog, ReadStream,
+    StreamSlice,
 };
 
 /// Virtual nanoseconds since the start of a run.
@@ -16,6 +17,8 @@ pub struct Call {
     pub node: u32,
     /// When it was asked.
     pub invoked: Nanos,
+    /// How long the client waits for the answer.
+    pub timeout: Nanos,
     /// When the answer came, or the client gave up; `None`: it has neither.
     pub ended: Option<Nanos>,
     /// What was asked and seen.
@@ -32,6 +35,8 @@ pub enum Exchange {
     /// A catch-up read of a log. One client reads a shard from its beginning, each read going on where
     /// the last one ended.
     Follow(ReadLog, Option<Result<LogSlice, ReadError>>),
+    /// A read of all shards.
+    All(ReadAll, Option<Result<AllSlice, ReadError>>),
 }
 
 /// All calls of a run, in the order they were asked in.
@@ -39,4 +44,6 @@ pub enum Exchange {
 pub struct History {
     /// The calls.
     pub calls: Vec<Call>,
+    /// Each process of a node, and when it began: what it knew is gone with it.
+    pub processes: Vec<(u32, Nanos)>,
 }

@@ -124,6 +124,7 @@ fn config(knobs: &CoreKnobs) -> Config {
         dead_after: ms(knobs.dead_after_ms),
         take_grace: ms(knobs.heartbeat_ms * 3 / 2),
         poll: ms(knobs.poll_ms),
+        poll_min: ms(knobs.poll_min_ms),
         close_after: ms(knobs.close_after_ms),
         batch_bytes_max: knobs.batch_bytes_max as usize,
         tail_bytes_max: knobs.tail_bytes_max as usize,
@@ -160,6 +161,8 @@ async fn process(world: Arc<World>, number: u32) {
         host.processes += 1;
     }
     world.note("started", number, 0);
+    let now = world.kernel.now();
+    world.history().processes.push((number, now));
     let mut calls = FuturesUnordered::new();
     loop {
         select_biased! {

@@ -10,6 +10,7 @@
 //! | linearizable | `linearizable.rs` (the order), `reads.rs` (what reads show) |
 //! | gapless | `gapless.rs` |
 //! | faithful | `faithful.rs` (the store), `followers.rs` (who reads the log) |
+//! | ordered | `ordered.rs` |
 //! | live | `live.rs` |
 //! | repeatable | `repeatable.rs` |
 //!
@@ -22,9 +23,11 @@ mod fenced;
 mod fold;
 mod followers;
 mod gapless;
+mod joint;
 mod judged;
 mod linearizable;
 mod live;
+mod ordered;
 mod reads;
 pub mod repeatable;
 #[cfg(test)]
@@ -36,8 +39,10 @@ use serde::{Deserialize, Serialize};
 use stormkeep_core::{
     env::LogRecord,
     event::RecordedEvent,
+    head::Head,
     shard::{Checkpoint, ShardId, ShardInfo},
-    stream::{Head, StreamName},
+    stream::StreamName,
+    time::HybridTime,
 };
 
 use crate::history::{History, Nanos};
@@ -58,6 +63,9 @@ pub enum Promise {
     Faithful,
     /// No two epochs of a shard acknowledge conflicting facts.
     Fenced,
+    /// No event ever appears behind a position that was already read; a strong read shows every append that its node
+    /// answered before.
+    Ordered,
     /// When faults stop, every call ends, every shard has an owner and lag returns to zero in time.
     Live,
     /// The same seed gives the same run, event for event.
@@ -74,6 +82,7 @@ impl fmt::Display for Promise {
             Promise::Gapless => "gapless",
             Promise::Faithful => "faithful",
             Promise::Fenced => "fenced",
+            Promise::Ordered => "ordered",
             Promise::Live => "live",
             Promise::Repeatable => "repeatable",
             Promise::NoPanic => "no-panic",
@@ -103,6 +112,8 @@ fn broken(promise: Promise, at: Nanos, expected: String, seen: String) -> Violat
 pub struct StoreDump {
     /// The events.
     pub events: BTreeMap<(StreamName, u64), RecordedEvent>,
+    /// The events once more, by shard and time.
+    pub ordered: BTreeMap<(ShardId, HybridTime), RecordedEvent>,
     /// The heads.
     pub heads: BTreeMap<StreamName, Head>,
     /// The checkpoints.
@@ -153,6 +164,7 @@ const ORACLES: &[(Promise, Oracle)] = &[
     (Promise::Gapless, gapless::check),
     (Promise::Faithful, faithful::check),
     (Promise::Faithful, followers::check),
+    (Promise::Ordered, ordered::check),
     (Promise::Live, live::check),
 ];
 

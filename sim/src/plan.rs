@@ -66,6 +66,22 @@ pub struct Workload {
     pub event_bytes_max: u32,
     /// Whether one client follows each shard's log from its beginning.
     pub follow: bool,
+    /// How many clients follow all shards in their one order.
+    #[serde(default)]
+    pub all_followers: u32,
+    /// How many reads of a thousand are of all shards; and after how many appends of a thousand the client looks for
+    /// what it has appended in the order of all events.
+    #[serde(default)]
+    pub read_all_per_mille: u32,
+    /// How many reads of a stream of a thousand go backwards.
+    #[serde(default)]
+    pub backwards_per_mille: u32,
+    /// How many calls of a thousand are of the metadata of a stream: limits and deletions.
+    #[serde(default)]
+    pub describe_per_mille: u32,
+    /// How many of these, again of a thousand, end the stream for ever.
+    #[serde(default)]
+    pub tombstone_per_mille: u32,
 }
 
 /// How long messages take: microseconds, one way; the usual time, and the mean of a rare longer one.
@@ -140,6 +156,9 @@ pub struct CoreKnobs {
     pub dead_after_ms: u64,
     /// [`Config::poll`](stormkeep_core::Config::poll).
     pub poll_ms: u64,
+    /// [`Config::poll_min`](stormkeep_core::Config::poll_min).
+    #[serde(default = "poll_min_ms_before")]
+    pub poll_min_ms: u64,
     /// [`Config::close_after`](stormkeep_core::Config::close_after).
     pub close_after_ms: u64,
     /// [`Config::batch_bytes_max`](stormkeep_core::Config::batch_bytes_max).
@@ -154,4 +173,9 @@ pub struct CoreKnobs {
     pub write_rows_max: u64,
     /// How often of a thousand times a named point of the core takes the unlikely branch.
     pub buggify_per_mille: u32,
+}
+
+/// A plan that does not say it is older than the setting: then a fold always waited for its whole pace.
+fn poll_min_ms_before() -> u64 {
+    1000
 }

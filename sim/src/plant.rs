@@ -10,12 +10,14 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use stormkeep_core::{
-    append::Freshness,
+    append::{Direction, Freshness},
     entry::Entry,
     env::{EpochRow, NodeRow, Row, Store, StoreError, Swap},
     event::RecordedEvent,
+    head::Head,
     shard::{Checkpoint, ShardId},
-    stream::{Head, StreamName},
+    stream::StreamName,
+    time::HybridTime,
 };
 
 /// A planted fault.
@@ -29,11 +31,14 @@ pub enum Plant {
     NoEpochCheck,
     /// The log renumbers batches as they land, so that the accept rule sees no repeats.
     NoBatchIndex,
+    /// Whoever reads all shards is told that each has closed a second more than it has.
+    EarlyWatermark,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: &[Plant] = &[Plant::None, Plant::NoEpochCheck, Plant::NoBatchIndex];
+    pub const ALL: &[Plant] =
+        &[Plant::None, Plant::NoEpochCheck, Plant::NoBatchIndex, Plant::EarlyWatermark];
 
     /// Its name.
     pub fn name(self) -> &'static str {
@@ -41,6 +46,7 @@ impl Plant {
             Plant::None => "none",
             Plant::NoEpochCheck => "no-epoch-check",
             Plant::NoBatchIndex => "no-batch-index",
+            Plant::EarlyWatermark => "early-watermark",
         }
     }
 }
@@ -83,25 +89,29 @@ impl Renumber {
     }
 }
 
-/// A store whose epoch check, if `blind`, shows a process only what it took itself.
-pub struct Blind<S> {
+/// A store as a planted fault bends it.
+pub struct Bent<S> {
     store: S,
-    blind: bool,
+    plant: Plant,
     took: Mutex<BTreeMap<ShardId, EpochRow>>,
 }
 
-impl<S: Store> Blind<S> {
-    /// The store as it is, or blind.
-    pub fn new(store: S, blind: bool) -> Self {
-        Blind { store, blind, took: Mutex::default() }
+/// How much too high [`Plant::EarlyWatermark`] says that a shard has closed.
+const EARLY_BY_US: u64 = 1_000_000;
+
+impl<S: Store> Bent<S> {
+    /// The store, bent by a fault or as it is.
+    pub fn new(store: S, plant: Plant) -> Self {
+        Bent { store, plant, took: Mutex::default() }
     }
 }
 
-impl<S: Store> Store for Blind<S> {
+impl<S: Store> Store for Bent<S> {
+    /// [`Plant::NoEpochCheck`] shows a process only what it took itself.
     async fn epoch(&self, shard: ShardId) -> Result<EpochRow, StoreError> {
         let row = self.store.epoch(shard).await?;
         let took = self.took.lock().unwrap_or_else(PoisonError::into_inner).get(&shard).copied();
-        Ok(took.filter(|_| self.blind).unwrap_or(row))
+        Ok(took.filter(|_| self.plant == Plant::NoEpochCheck).unwrap_or(row))
     }
 
     async fn epochs(&self, shards: &[ShardId]) -> Result<Vec<EpochRow>, StoreError> {
@@ -124,8 +134,12 @@ impl<S: Store> Store for Blind<S> {
         self.store.write(rows).await
     }
 
-    async fn head(&self, stream: &StreamName) -> Result<Option<Head>, StoreError> {
-        self.store.head(stream).await
+    async fn head(
+        &self,
+        stream: &StreamName,
+        freshness: Freshness,
+    ) -> Result<Option<Head>, StoreError> {
+        self.store.head(stream, freshness).await
     }
 
     async fn events(
@@ -133,9 +147,29 @@ impl<S: Store> Store for Blind<S> {
         stream: &StreamName,
         from: u64,
         limit: u32,
+        direction: Direction,
         freshness: Freshness,
     ) -> Result<Vec<RecordedEvent>, StoreError> {
-        self.store.events(stream, from, limit, freshness).await
+        self.store.events(stream, from, limit, direction, freshness).await
+    }
+
+    async fn shard_events(
+        &self,
+        shard: ShardId,
+        times: (HybridTime, HybridTime),
+        limit: u32,
+        direction: Direction,
+    ) -> Result<Vec<RecordedEvent>, StoreError> {
+        self.store.shard_events(shard, times, limit, direction).await
+    }
+
+    async fn checkpoints(&self) -> Result<Vec<(ShardId, Checkpoint)>, StoreError> {
+        let mut rows = self.store.checkpoints().await?;
+        if self.plant == Plant::EarlyWatermark {
+            let begun = rows.iter_mut().filter(|(_, at)| at.closed > HybridTime::default());
+            begun.for_each(|(_, at)| at.closed = at.closed.plus(EARLY_BY_US));
+        }
+        Ok(rows)
     }
 
     async fn checkpoint(&self, shard: ShardId) -> Result<Checkpoint, StoreError> {

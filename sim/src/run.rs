@@ -152,6 +152,7 @@ async fn rest(world: &Arc<World>) -> Rest {
             }
             1 if unfinished == 0 => {
                 crowd::inspect(world, 200);
+                crowd::overlook(world);
                 goal = folds.catch_up(world);
                 stage = 2;
             }
@@ -166,8 +167,7 @@ async fn rest(world: &Arc<World>) -> Rest {
             match stage {
                 0 => unwell.push("a call of a client has not ended".into()),
                 1 => unwell.push(format!("{unfinished} shards do not take an append")),
-                _ if unfinished > 0 => unwell.push("a stream cannot be read".into()),
-                _ => {}
+                _ => unwell.extend(crowd::last_words(world)),
             }
             return Rest { healed_at, limit, rested_at: None, unwell };
         }

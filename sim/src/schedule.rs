@@ -159,7 +159,7 @@ fn split(world: &Arc<World>, nth: u32, now: Nanos) -> bool {
     let shard = &open[nth as usize % open.len()];
     let middle = shard.range.start + (shard.range.end - shard.range.start) / 2 + 1;
     let done = world.log().split(now, shard.id, middle).is_ok();
-    crowd::follow_all(world);
+    crowd::follow_shards(world);
     done
 }
 
@@ -170,6 +170,6 @@ fn merge(world: &Arc<World>, nth: u32, now: Nanos) -> bool {
     }
     let at = nth as usize % (open.len() - 1);
     let done = world.log().merge(now, open[at].id, open[at + 1].id).is_ok();
-    crowd::follow_all(world);
+    crowd::follow_shards(world);
     done
 }

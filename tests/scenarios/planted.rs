@@ -1,5 +1,6 @@
 //! The design says that the protocol is broken without its epoch check, and without the index of its
-//! batches. Both are planted, outside of the core, and chaos must find each.
+//! batches; and that no reader of all shards may pass what each has closed. All three are planted, outside of the core,
+//! and chaos must find each.
 
 use stormkeep_sim::{
     cli::{
@@ -43,4 +44,10 @@ fn chaos_finds_a_core_without_the_epoch_check() {
 fn chaos_finds_a_core_without_the_batch_index() {
     let (_, promise) = find(Plant::NoBatchIndex);
     assert!([Promise::Durable, Promise::Gapless].contains(&promise), "{promise}");
+}
+
+#[test]
+fn chaos_finds_a_watermark_that_is_early() {
+    let (_, promise) = find(Plant::EarlyWatermark);
+    assert_eq!(promise, Promise::Ordered);
 }

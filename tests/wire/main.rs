@@ -27,15 +27,26 @@ use stormkeep::{
 
 /// Clients, and appends of each.
 const CLIENTS: u64 = 3;
-const APPENDS: u64 = 40;
+const APPENDS: u64 = 120;
 
 /// What a client was told: the stream, the event's id, its revision.
 type Told = Arc<Mutex<Vec<(String, u128, u64)>>>;
 
+/// How often what the test is about has happened.
+#[derive(Debug, Default)]
+struct Count {
+    /// Appends that were asked again.
+    repeated: u32,
+    /// Links cut or held.
+    cut: u32,
+    /// Crashes and restarts of the server.
+    crashed: u32,
+}
+
 /// What happens to the network and the server, and when it ends.
 const ACTS_UNTIL: Duration = Duration::from_secs(20);
 
-fn run(seed: u64) {
+fn run(seed: u64, count: &Arc<Mutex<Count>>) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().to_owned();
     let mut sim = turmoil::Builder::new()
@@ -50,9 +61,9 @@ fn run(seed: u64) {
 
     let told: Told = Told::default();
     for number in 0..CLIENTS {
-        let told = told.clone();
+        let (told, count) = (told.clone(), count.clone());
         sim.client(format!("client-{number}"), async move {
-            appends(number, seed, told).await;
+            appends(number, seed, told, count).await;
             Ok(())
         });
     }
@@ -61,7 +72,7 @@ fn run(seed: u64) {
     let mut finished = false;
     while !finished {
         finished = sim.step().unwrap_or_else(|error| panic!("seed {seed}: {error}"));
-        disturb(&mut sim, &mut random, &mut acts);
+        disturb(&mut sim, &mut random, &mut acts, &mut count.lock().unwrap());
     }
     // Nothing is disturbed any more: what is there now is what there is.
     let events: Arc<Mutex<Vec<(String, u128, u64)>>> = Arc::default();
@@ -93,7 +104,7 @@ async fn serve(path: PathBuf) -> turmoil::Result {
 }
 
 /// One client's appends: some to a stream of its own, some to one that all write.
-async fn appends(number: u64, seed: u64, told: Told) {
+async fn appends(number: u64, seed: u64, told: Told, count: Arc<Mutex<Count>>) {
     let mut client = Client::new();
     for n in 0..APPENDS {
         let stream = if n % 3 == 0 { "shared".to_owned() } else { format!("own-{number}") };
@@ -106,7 +117,7 @@ async fn appends(number: u64, seed: u64, told: Told) {
                     break;
                 }
                 Outcome::Refused(reason) => panic!("seed {seed}: {stream}: {reason}"),
-                Outcome::Unknown => {}
+                Outcome::Unknown => count.lock().unwrap().repeated += 1,
             }
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(Duration::from_millis(500));
@@ -115,7 +126,12 @@ async fn appends(number: u64, seed: u64, told: Told) {
 }
 
 /// Draws what happens next, and lets it end some time later.
-fn disturb(sim: &mut turmoil::Sim<'_>, random: &mut StdRng, acts: &mut BTreeMap<Duration, Act>) {
+fn disturb(
+    sim: &mut turmoil::Sim<'_>,
+    random: &mut StdRng,
+    acts: &mut BTreeMap<Duration, Act>,
+    count: &mut Count,
+) {
     let now = sim.elapsed();
     while let Some((at, act)) = acts.first_key_value().map(|(at, act)| (*at, act.clone())) {
         if at > now {
@@ -128,22 +144,28 @@ fn disturb(sim: &mut turmoil::Sim<'_>, random: &mut StdRng, acts: &mut BTreeMap<
             Act::Restart => sim.bounce("server"),
         }
     }
-    if now > ACTS_UNTIL || random.random_range(0..400) > 0 {
+    if now > ACTS_UNTIL || random.random_range(0..100) > 0 {
         return;
     }
     let host = format!("client-{}", random.random_range(0..CLIENTS));
     let end = now + Duration::from_millis(random.random_range(50..3000));
     match random.random_range(0..10) {
         0..4 => {
+            count.cut += 1;
             sim.partition(host.clone(), "server".to_owned());
             acts.insert(end, Act::Repair(host));
         }
         4..7 => {
+            count.cut += 1;
             sim.hold(host.clone(), "server".to_owned());
             acts.insert(end, Act::Release(host));
         }
-        7 => sim.bounce("server"),
+        7 => {
+            count.crashed += 1;
+            sim.bounce("server");
+        }
         _ if sim.is_host_running("server") => {
+            count.crashed += 1;
             sim.crash("server");
             acts.insert(end, Act::Restart);
         }
@@ -182,7 +204,11 @@ fn judge(seed: u64, events: &[(String, u128, u64)], told: &[(String, u128, u64)]
 
 #[test]
 fn an_append_that_is_repeated_is_there_once() {
+    let count = Arc::default();
     for seed in 1..=6 {
-        run(seed);
+        run(seed, &count);
     }
+    let count = count.lock().unwrap();
+    println!("{count:?}");
+    assert!(count.repeated > 30 && count.cut > 30 && count.crashed > 15, "too little: {count:?}");
 }

@@ -105,6 +105,10 @@ pub fn unimplemented(uri: &Uri) -> Response<Body> {
 }
 
 #[cfg(test)]
+#[path = "grpc/served_tests.rs"]
+mod served_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

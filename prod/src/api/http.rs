@@ -38,7 +38,8 @@ use stormkeep_core::env::Env;
 use tokio::{sync::Semaphore, time::Instant};
 use tower_http::catch_panic::CatchPanicLayer;
 
-pub use event::{EventInput, FormatName, date_time, uuid};
+pub(crate) use event::present;
+pub use event::{EventInput, FormatName, date_time, event_json, uuid};
 pub use problem::{Kind, Problem, expected_text};
 pub use query::parse_expected;
 
@@ -151,6 +152,7 @@ fn panicked(panic: Box<dyn Any + Send>) -> Response {
         .or_else(|| panic.downcast_ref::<&str>().copied())
         .unwrap_or("a panic without words");
     tracing::error!(what, "a request met a defect");
-    let detail = "the request met a defect of the server, which has logged it; an append may have happened";
+    let detail =
+        "the request met a defect of the server, which has logged it; an append may have happened";
     Problem::new(Kind::Internal, detail).into_response()
 }

@@ -7,7 +7,7 @@ use crate::disk;
 pub(super) fn run(directory: &Path) -> ExitCode {
     let report = match disk::verify(directory) {
         Ok(report) => report,
-        Err(error) => return super::failed(&error),
+        Err(error) => return super::failed(&error.to_string()),
     };
     println!(
         "segments {}   records {}   batches {}   events {}   looked up in the store {}",

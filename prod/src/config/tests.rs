@@ -5,7 +5,7 @@ use super::*;
 fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("stormkeep.toml");
-    fs::write(&path, text).unwrap();
+    std::fs::write(&path, text).unwrap();
     (folder, path)
 }
 
@@ -42,13 +42,16 @@ fn what_is_not_known_is_refused_with_a_suggestion() {
     let message = |error: Result<Config, ConfigError>| error.unwrap_err().to_string();
     let wrong = message(load("disk_resrve_bytes = 5", Layer::default()));
     assert!(
-        wrong.ends_with("disk_resrve_bytes is not known; did you mean disk_reserve_bytes?"),
+        wrong.ends_with("disk_resrve_bytes is not known; did you mean `disk_reserve_bytes`?"),
         "{wrong}"
     );
     let (_folder, path) = file("");
     let names = ["PATH", "STORMKEEP_LISTN"].map(str::to_owned);
     let wrong = message(Config::load(Some(&path), Layer::default(), names.into_iter()));
-    assert_eq!(wrong, "environment: STORMKEEP_LISTN is not known; did you mean STORMKEEP_LISTEN?");
+    assert_eq!(
+        wrong,
+        "environment: STORMKEEP_LISTN is not known; did you mean `STORMKEEP_LISTEN`?"
+    );
 }
 
 #[test]
@@ -59,9 +62,73 @@ fn a_value_that_cannot_be_names_its_key() {
         ("tls_key = \"key.pem\"", "tls_certificate: it is missing"),
         ("listen = \"everywhere\"", "invalid socket address"),
         ("shards = -1", "shards"),
-        ("shards = ", "TOML"),
+        ("shards = ", "toml:1: "),
+        ("request_timeout_ms = 0", "request_timeout_ms: 0; at least 1"),
+        ("page_events_max = 10001", "page_events_max: 10001; from 1 to 10000"),
+        ("bodies_bytes_max = 5", "bodies_bytes_max: 5; at least body_bytes_max"),
+        ("log_format = \"xml\"", "log_format: unknown variant"),
     ] {
         let error = load(text, Layer::default()).unwrap_err().to_string();
         assert!(error.contains(expected), "{text}: {error}");
     }
+}
+
+#[test]
+fn whatever_is_wrong_in_the_file_is_told_with_its_line() {
+    let error = |text: &str| {
+        let error = file::parse("stormkeep.toml", text).unwrap_err().to_string();
+        assert_eq!(error.lines().count(), 1, "{error}");
+        error
+    };
+    let known = "stormkeep.toml:3: lisen is not known; did you mean `listen`?";
+    assert_eq!(error("shards = 1\n\nlisen = \"x\""), known);
+    assert_eq!(
+        error("shards = 1\n[limits]\nidle_s = 5"),
+        "stormkeep.toml:2: limits is not known; known are ".to_owned()
+            + &names().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ")
+    );
+    let value = error("shards = 1\nidle_s = \"long\"");
+    assert!(value.starts_with("stormkeep.toml:2: idle_s: invalid type: string"), "{value}");
+    assert!(error("shards = 1\n\n= 5").starts_with("stormkeep.toml:3: "));
+    assert!(error("shards = 1\nshards = 2").starts_with("stormkeep.toml:2: "));
+}
+
+#[test]
+fn what_is_set_is_told() {
+    assert_eq!(load("", Layer::default()).unwrap().set, "");
+    let flags = Layer { data: Some("d".into()), shards: Some(2), ..Layer::default() };
+    assert_eq!(load("log = \"debug\"", flags).unwrap().set, "log=debug shards=2");
+}
+
+#[test]
+fn followers_are_kept_alive_more_often_than_idle_connections_are_closed() {
+    let config = load("idle_s = 8", Layer::default()).unwrap();
+    assert_eq!(config.http.heartbeat, Duration::from_secs(2));
+}
+
+/// `#: what it means` and `#name = value` for each, in the order of the flags.
+#[test]
+fn the_example_has_every_setting_with_its_default() {
+    let text = include_str!("../../../deploy/stormkeep.toml");
+    let command = Layer::augment_args(Command::new("names"));
+    for argument in command.get_arguments() {
+        let help = argument.get_help().unwrap().to_string();
+        let entry = format!("#: {help}\n#{} = ", argument.get_id());
+        assert!(text.contains(&entry), "deploy/stormkeep.toml lacks:\n{entry}");
+    }
+    assert_eq!(file::parse("as it stands", text).unwrap(), Layer::default());
+    let lines = text.lines().map(|line| match line.strip_prefix('#') {
+        Some(rest) if !rest.starts_with([' ', ':']) => rest,
+        _ => line,
+    });
+    let uncommented = lines.collect::<Vec<_>>().join("\n");
+    let layer = file::parse("uncommented", &uncommented).unwrap();
+    let all = serde_json::to_value(&layer).unwrap();
+    let missing = all.as_object().unwrap().iter().find(|(_, value)| value.is_null());
+    assert_eq!(missing, None);
+    // Those that have no default are examples.
+    let layer =
+        Layer { shards: None, tls_certificate: None, tls_key: None, threads: None, ..layer };
+    let config = |layer: Layer| Config { set: String::new(), ..layer.checked().unwrap() };
+    assert_eq!(format!("{:?}", config(layer)), format!("{:?}", config(Layer::default())));
 }

@@ -118,7 +118,13 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Disk, OpenError> {
     let health = tail.health();
     store.report_to(health.clone());
     let log = DiskLog::new(tail, directory.clone(), options).map_err(io(directory.log()))?;
-    Ok(Disk { directory, log: Arc::new(log), store: Arc::new(store), health })
+    Ok(Disk {
+        directory,
+        log: Arc::new(log),
+        store: Arc::new(store),
+        health,
+        options: options.clone(),
+    })
 }
 
 /// All segments of a log, in order, their headers checked. `mend`: remove what was never finished.

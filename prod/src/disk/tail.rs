@@ -349,7 +349,11 @@ impl Tail {
                         mib(free),
                         mib(self.reserve_bytes),
                     ));
-                    return Err(PutError::Throttled);
+                    // Who appends is refused from here on. What is under way is finished with half of the reserve, so
+                    // that nothing waits behind it.
+                    if free < self.reserve_bytes / 2 {
+                        return Err(PutError::Throttled);
+                    }
                 }
                 // Full is full, whatever the file system counts as free: the next segment decides.
                 Ok(_) if self.no_space.is_none() => self.health.recovered(),

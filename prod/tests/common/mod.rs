@@ -55,6 +55,11 @@ impl Server {
         Ok(Server { process, address })
     }
 
+    /// The number of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Ends it as a crash does.
     pub(crate) fn kill(&mut self) {
         self.process.kill().expect("it runs");

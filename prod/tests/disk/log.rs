@@ -133,7 +133,7 @@ fn too_little_space_refuses_puts_until_there_is_more() {
     let disk = disk::open(folder.path(), &options).unwrap();
     let first = put(&disk.log, 0, data(1, 100));
     drop(disk);
-    free.store(999, Ordering::Relaxed);
+    free.store(499, Ordering::Relaxed);
     let disk = disk::open(folder.path(), &options).unwrap();
     for _ in 0..2 {
         let full = wait(disk.log.put(&shard(&disk.log, 0), None, data(2, 100)));

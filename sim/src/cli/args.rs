@@ -68,7 +68,7 @@ pub(crate) struct ChaosArgs {
     /// What is to happen; see `cargo sim scenarios`
     #[arg(long, value_name = "S", default_value = "chaos")]
     pub(crate) scenario: Scenario,
-    /// A fault to plant in the protocol: none, no-epoch-check, no-batch-index
+    /// A fault to plant in the protocol: none, no-epoch-check, no-batch-index, early-watermark
     #[arg(long, value_name = "P")]
     pub(crate) plant: Option<Plant>,
     /// See that the oracles see: plant a fault (no-epoch-check, if not told), stop when it is found, exit 1
@@ -96,7 +96,7 @@ pub(crate) struct ReplayArgs {
     /// The scenario of the seed [default: chaos]; a file has its own
     #[arg(long, value_name = "S")]
     pub(crate) scenario: Option<Scenario>,
-    /// A fault to plant in the protocol: none, no-epoch-check, no-batch-index
+    /// A fault to plant in the protocol: none, no-epoch-check, no-batch-index, early-watermark
     #[arg(long, value_name = "P")]
     pub(crate) plant: Option<Plant>,
     /// Print what the core logs, a line an event, with virtual time, node, shard and epoch
@@ -134,7 +134,7 @@ pub(crate) struct PlanArgs {
     /// What is to happen; see `cargo sim scenarios`
     #[arg(long, value_name = "S", default_value = "chaos")]
     pub(crate) scenario: Scenario,
-    /// A fault to plant in the protocol: none, no-epoch-check, no-batch-index
+    /// A fault to plant in the protocol: none, no-epoch-check, no-batch-index, early-watermark
     #[arg(long, value_name = "P", default_value = "none")]
     pub(crate) plant: Plant,
 }

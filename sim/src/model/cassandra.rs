@@ -21,8 +21,10 @@ use std::{
 use stormkeep_core::{
     env::{NodeId, NodeRow, Row, StoreError, Token},
     event::RecordedEvent,
+    head::Head,
     shard::{Checkpoint, ShardId},
-    stream::{Head, StreamName},
+    stream::StreamName,
+    time::HybridTime,
 };
 
 use crate::{
@@ -49,6 +51,8 @@ const SPECULATE_AFTER: Nanos = 50 * MS;
 pub enum Key {
     /// An event: partition by stream, clustered by revision.
     Event(StreamName, u64),
+    /// An event once more: partition by shard, clustered by time.
+    Ordered(ShardId, HybridTime),
     /// The head of a stream.
     Head(StreamName),
     /// The checkpoint of a shard.
@@ -60,7 +64,7 @@ pub enum Key {
 /// What a row holds. The order breaks ties between equal timestamps.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Value {
-    /// Of [`Key::Event`].
+    /// Of [`Key::Event`] and [`Key::Ordered`].
     Event(RecordedEvent),
     /// Of [`Key::Head`].
     Head(Head),
@@ -81,16 +85,21 @@ pub struct Cell {
 /// Rows as a replica has them, or as a read sees them.
 pub type Rows = BTreeMap<Key, Cell>;
 
-/// The row of the core's trait, as a key and a cell.
-pub fn cell(row: Row) -> (Key, Cell) {
+/// The row of the core's trait, as keys and cells: an event is in two tables.
+pub fn cells(row: Row) -> impl Iterator<Item = (Key, Cell)> {
     let timestamp = row.timestamp();
+    let ordered = match &row {
+        Row::Event(e) => Some((Key::Ordered(e.shard, e.time), Value::Event(e.clone()))),
+        _ => None,
+    };
     let (key, value) = match row {
         Row::Event(e) => (Key::Event(e.stream.clone(), e.revision), Value::Event(e)),
         Row::Head(stream, head) => (Key::Head(stream), Value::Head(head)),
         Row::Checkpoint(shard, at) => (Key::Checkpoint(shard), Value::Checkpoint(at)),
         Row::Node(row) => (Key::Node(row.node, row.token), Value::Node(row)),
     };
-    (key, Cell { timestamp, value })
+    let both = [(key, value)].into_iter().chain(ordered);
+    both.map(move |(key, value)| (key, Cell { timestamp, value }))
 }
 
 /// Last write wins: a cell takes its place unless a newer one has it. Whether it did.
@@ -222,6 +231,9 @@ impl Cassandra {
             match (key, cell.value) {
                 (Key::Event(stream, revision), Value::Event(event)) => {
                     dump.events.insert((stream, revision), event);
+                }
+                (Key::Ordered(shard, time), Value::Event(event)) => {
+                    dump.ordered.insert((shard, time), event);
                 }
                 (Key::Head(stream), Value::Head(head)) => {
                     dump.heads.insert(stream, head);

@@ -5,14 +5,16 @@
 //! - every append that was answered Ok, repeated or not, stands in its stream at the revisions that the
 //!   client was told, with the events that it asked for, in the shard that the answer names (that of the
 //!   first time, whoever answers a repeat);
-//! - an append stands in its stream again only if at least [`REMEMBERED_APPENDS`] others lie between:
-//!   the second one was decided when the head no longer remembered the first;
+//! - an append stands in its stream again only if at least [`REMEMBERED_APPENDS`] others, to the stream or its
+//!   metadata, lie between: the second one was decided when the head no longer remembered the first;
 //! - every accepted append is, in stream and content, what some client asked for under its id;
 //! - an append whose every call was answered *no* or *busy* is not there. This is exact only if every
 //!   message between nodes arrived once ([`Evidence::delivered_once`](super::Evidence::delivered_once)).
 //!   Where messages are repeated, the copy that was answered may have been refused and the other one
 //!   accepted; then only *invalid* is exact, since it depends on the append alone;
 //! - every record of a log is an entry: a reader stops at one that is not, and with it all that follows.
+
+use std::collections::BTreeMap;
 
 use stormkeep_core::{
     append::{AppendError, Outcome},
@@ -50,23 +52,24 @@ pub(super) fn check(judged: &Judged<'_>) -> Vec<Violation> {
             report(ack.at(), expected, seen);
         }
     }
-    for pair in judged.fold.ids.windows(2) {
-        let [(id, a), (other, b)] = *pair else { continue };
-        let (first, second) = (&judged.fold.appends[a], &judged.fold.appends[b]);
-        if id != other || first.stream != second.stream {
-            continue;
-        }
-        let between = second.nth.saturating_sub(first.nth + 1);
-        if between < REMEMBERED_APPENDS {
-            let expected = format!("{} stands there once", judged.words(first));
-            let seen = format!(
-                "again at {} (shard {}, epoch {}, batch {}), with {between} appends between; a head remembers {REMEMBERED_APPENDS}",
-                Revisions(second.first, second.last),
-                second.shard,
-                second.epoch,
-                second.batch
-            );
-            report(judged.seen_at(a).min(judged.seen_at(b)), expected, seen);
+    for places in judged.fold.ids.chunk_by(|a, b| a.0 == b.0).filter(|places| places.len() > 1) {
+        let mut last: BTreeMap<usize, usize> = BTreeMap::new();
+        for (_, b) in places {
+            let second = &judged.fold.appends[*b];
+            let Some(a) = last.insert(second.stream, *b) else { continue };
+            let first = &judged.fold.appends[a];
+            let between = second.nth.saturating_sub(first.nth + 1);
+            if between < REMEMBERED_APPENDS {
+                let expected = format!("{} stands there once", judged.words(first));
+                let seen = format!(
+                    "again at {} (shard {}, epoch {}, batch {}), with {between} appends between; a head remembers {REMEMBERED_APPENDS}",
+                    Revisions(second.first, second.last),
+                    second.shard,
+                    second.epoch,
+                    second.batch
+                );
+                report(judged.seen_at(a).min(judged.seen_at(*b)), expected, seen);
+            }
         }
     }
     for place in 0..judged.fold.appends.len() {
@@ -274,14 +277,15 @@ mod tests {
 
     #[test]
     fn a_refusal_is_exact_when_messages_come_once() {
-        let wrong =
-            AppendError::WrongExpectedRevision { expected: Expected::NoStream, actual: Some(3) };
+        let (expected, actual) = (Expected::NoStream, Some(3));
+        let wrong = AppendError::WrongExpectedRevision { expected, actual, described: false };
         let invalid = AppendError::Invalid(InvalidAppend::NoEvents);
         for (error, repeats, violations) in [
             (BUSY, false, 1),
             (BUSY, true, 0),
             (wrong.clone(), false, 1),
             (wrong, true, 0),
+            (AppendError::Tombstoned, false, 1),
             (AppendError::Unavailable, true, 0),
             (invalid, true, 1),
             (AppendError::Unknown, false, 0),

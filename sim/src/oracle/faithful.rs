@@ -3,22 +3,26 @@
 //! What is claimed:
 //! - a checkpoint's state (epoch, next, accepted, closed) is that of the fold at its position, and it is
 //!   *ended* only if its shard is closed and no record follows;
-//! - every event accepted up to the checkpoint of its shard is in the store, the same in every part;
+//! - every event accepted up to the checkpoint of its shard is in the store, the same in every part, both in its stream
+//!   and in the order of its shard;
 //! - every event row of the store is in the fold. Rows may be ahead of the checkpoint, and then some may
 //!   be missing: rows are written before the checkpoint, in any order;
-//! - every head is that of the fold at its revision, with its remembered appends, and is not older than
-//!   the checkpoint asks.
+//! - every head is that of the fold at its revision and that of its metadata, with its remembered appends and its
+//!   limits, and is not older than the checkpoint asks.
 //!
 //! A stream whose revisions are not 0, 1, 2, … is left to [gapless](super::gapless).
 
 use std::{collections::BTreeMap, iter::Peekable};
 
 use stormkeep_core::{
-    event::RecordedEvent, limits::REMEMBERED_APPENDS, shard::ShardId, stream::StreamName,
+    event::RecordedEvent, head::Head, limits::REMEMBERED_APPENDS, shard::ShardId,
+    stream::StreamName, time::HybridTime,
 };
 
 use super::{
     Promise, StoreDump, Violation, broken,
+    fold::PlacedEvent,
+    joint::{Joint, State},
     judged::{At, Judged},
 };
 
@@ -30,6 +34,7 @@ pub(super) fn check(judged: &Judged<'_>) -> Vec<Violation> {
     for store in [&judged.evidence.store, &judged.evidence.surely] {
         let reach = checkpoints(judged, store, &mut report);
         events(judged, store, &reach, &mut report);
+        ordered(judged, store, &reach, &mut report);
         heads(judged, store, &reach, &mut report);
     }
     found
@@ -106,6 +111,38 @@ fn events(
     surplus(&mut rows, |_| true, report);
 }
 
+/// The rows of each shard in the order of their times: the first one that is wrong, missing or too much.
+fn ordered(
+    judged: &Judged<'_>,
+    store: &StoreDump,
+    reach: &BTreeMap<ShardId, usize>,
+    report: &mut impl FnMut(String, String),
+) {
+    let mut due: BTreeMap<(ShardId, HybridTime), (usize, PlacedEvent<'_>)> = BTreeMap::new();
+    for (place, placed) in judged.fold.appends.iter().enumerate() {
+        due.extend(placed.events().map(|event| ((placed.shard, event.time), (place, event))));
+    }
+    for (at @ (shard, time), row) in &store.ordered {
+        let right = due.get(at).is_some_and(|(place, event)| {
+            let stream = judged.fold.appends[*place].stream;
+            event.is(&judged.fold.streams[stream].name, row)
+        });
+        if !right {
+            report(format!("shard {shard}: the log's event of time {time}, if any"), words(row));
+            break;
+        }
+    }
+    for ((shard, time), (place, _)) in due {
+        let placed = &judged.fold.appends[place];
+        let folded = reach.get(&shard).is_some_and(|records| placed.record < *records);
+        if folded && !store.ordered.contains_key(&(shard, time)) {
+            let words = judged.words(placed);
+            report(format!("shard {shard}: a row of time {time}, of {words}"), "no row".to_owned());
+            break;
+        }
+    }
+}
+
 /// Rows that are in no log: passes over those of the streams asked for, and reports the first of each.
 fn surplus<'e>(
     rows: &mut Peekable<impl Iterator<Item = (&'e (StreamName, u64), &'e RecordedEvent)>>,
@@ -128,41 +165,76 @@ fn heads(
 ) {
     let fold = &judged.fold;
     let heads = &store.heads;
+    let newest = |joint: Option<usize>| {
+        let state = joint.and_then(|joint| fold.joints[joint].states.last());
+        let state = state.copied().unwrap_or_default();
+        format!("{}, metadata at {}", At(state.head(false)), At(state.head(true)))
+    };
     for (name, head) in heads {
-        let stream = fold.names.get(name).copied();
-        if stream.is_some_and(|stream| !fold.streams[stream].orderly) {
+        let joint = fold.joint(name);
+        if joint.is_some_and(|joint| !fold.joints[joint].orderly) {
             continue;
         }
-        let state = stream.and_then(|s| Some((s, fold.appends_at(s, Some(head.revision))?)));
-        let Some((stream, count)) = state else {
-            let newest = stream.and_then(|stream| fold.head(stream));
+        let places = |head: &Head| (At(head.revision).to_string(), At(head.metadata).to_string());
+        let Some((joint, count)) = joint.and_then(|j| Some((j, behind(&fold.joints[j], head)?)))
+        else {
             let expected =
-                format!("{name}: a head at the end of an append; the log is at {}", At(newest));
-            report(expected, format!("the store's head at revision {}", head.revision));
+                format!("{name}: a head at the end of an append; the log is at {}", newest(joint));
+            let (revision, metadata) = places(head);
+            report(expected, format!("the store's head at {revision}, metadata at {metadata}"));
             continue;
         };
-        let appends = &fold.streams[stream].appends;
+        let (appends, state) = (&fold.joints[joint].appends, fold.joints[joint].states[count]);
         let last = &appends[count.saturating_sub(REMEMBERED_APPENDS)..count];
         let last = last.iter().map(|place| &fold.appends[*place]);
-        let due = last.map(|p| (p.id, p.first, p.last, p.time));
-        let stored = head.remembered.iter().map(|r| (r.id, r.first, r.last, r.time));
+        let due = last.map(|p| (p.id, p.metadata, p.shard, p.first, p.last, p.time));
+        let stored = head.remembered.iter();
+        let stored = stored.map(|r| (r.id, r.metadata, r.shard, r.first, r.last, r.time));
         if !due.clone().eq(stored.clone()) {
-            let expected =
-                format!("{name}: the head at revision {} remembers {}", head.revision, list(due));
+            let (revision, metadata) = places(head);
+            let expected = format!(
+                "{name}: the head at {revision}, metadata at {metadata}, remembers {}",
+                list(due)
+            );
             report(expected, list(stored));
         }
-    }
-    for (name, stream) in &fold.names {
-        let stream = &fold.streams[*stream];
-        let appends = stream.appends.iter().rev().map(|place| &fold.appends[*place]);
-        let folded = |shard, record| reach.get(&shard).is_some_and(|records| record < *records);
-        let due = appends.into_iter().find(|placed| folded(placed.shard, placed.record));
-        let stored = heads.get(name).map(|head| head.revision);
-        if let Some(due) = due.filter(|due| stream.orderly && stored < Some(due.last)) {
-            let expected = format!("{name}: a head from {} on", judged.words(due));
-            report(expected, format!("the store's head at {}", At(stored)));
+        let due = (state.truncated, state.most, state.ended);
+        let stored = (head.limits.truncate_before, head.limits.max_count, head.tombstoned);
+        if due != stored {
+            let due = format!(
+                "{name}: the head at {}, metadata at {}, is truncated, limited, ended as {due:?}",
+                At(head.revision),
+                At(head.metadata)
+            );
+            report(due, format!("{stored:?}"));
         }
     }
+    let folded = |shard, record| reach.get(&shard).is_some_and(|records| record < *records);
+    for joint in fold.joints.iter().filter(|joint| joint.orderly) {
+        let appends = joint.appends.iter().rev().map(|place| &fold.appends[*place]);
+        let due = appends.into_iter().find(|placed| folded(placed.shard, placed.record));
+        let Some(due) = due else { continue };
+        let name = fold.streams[due.stream].name.described();
+        let stored = heads.get(&name);
+        // One that is at no state was reported above.
+        let missing = stored.is_none_or(|head| behind(joint, head).is_some_and(|n| n <= due.nth));
+        if missing {
+            let expected = format!("{name}: a head from {} on", judged.words(due));
+            let (revision, metadata) = stored.map_or((None, None), |h| (h.revision, h.metadata));
+            let seen =
+                format!("the store's head at {}, metadata at {}", At(revision), At(metadata));
+            report(expected, seen);
+        }
+    }
+}
+
+/// How many appends of a stream and its metadata a head has; `None`: it is within one.
+fn behind(joint: &Joint, head: &Head) -> Option<usize> {
+    let events = |state: &State| state.events + state.metadata;
+    let count = joint.states.partition_point(|state| events(state) < head.version());
+    let state = joint.states.get(count)?;
+    let same = state.head(false) == head.revision && state.head(true) == head.metadata;
+    same.then_some(count)
 }
 
 /// Remembered appends, in words; a long list by its ends.
@@ -246,15 +318,19 @@ mod tests {
             bend(&mut case);
             case.seen(check)
         };
-        let head = |case: &mut Case, bend: fn(&mut stormkeep_core::stream::Head)| {
+        let head = |case: &mut Case, bend: fn(&mut Head)| {
             case.evidence.store.heads.get_mut(&name("a-1")).map(bend);
         };
         let mut case = folded();
         head(&mut case, |head| head.remembered.truncate(31));
-        assert!(case.seen(check).contains("a-1: the head at revision 80 remembers 32 appends"));
-        head(&mut case, |head| head.revision = 79);
+        assert!(
+            case.seen(check).contains(
+                "a-1: the head at revision 80, metadata at no event, remembers 32 appends"
+            )
+        );
+        head(&mut case, |head| head.revision = Some(79));
         assert!(case.seen(check).contains("a-1: a head from append 32 of a-1 at revision 80"));
-        head(&mut case, |head| head.revision = 78);
+        head(&mut case, |head| head.revision = Some(78));
         assert!(case.seen(check).contains("a-1: a head at the end of an append"));
         let gone = bend(|case| drop(case.evidence.store.heads.remove(&name("b-1"))));
         assert!(gone.contains("b-1: a head from append 63") && gone.contains("at no event"));

@@ -23,13 +23,19 @@ use stormkeep_core::{
     time::HybridTime,
 };
 
+use super::joint::{Joint, State as JointState, described, is_metadata};
+
 /// An accepted append in its place.
 #[derive(Debug)]
 pub(super) struct Placed {
     /// Its stream: an index of [`Fold::streams`].
     pub(super) stream: usize,
-    /// Its place among the appends of its stream, from 0.
+    /// Its stream with that one's metadata: an index of [`Fold::joints`].
+    pub(super) joint: usize,
+    /// Its place among the appends of both, from 0.
     pub(super) nth: usize,
+    /// Whether its stream is the metadata of another one.
+    pub(super) metadata: bool,
     pub(super) id: AppendId,
     pub(super) shard: ShardId,
     pub(super) epoch: u64,
@@ -50,6 +56,7 @@ pub(super) struct Placed {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PlacedEvent<'f> {
     pub(super) revision: u64,
+    pub(super) shard: ShardId,
     pub(super) time: HybridTime,
     pub(super) append: AppendId,
     pub(super) event: &'f Event,
@@ -60,6 +67,7 @@ impl Placed {
     pub(super) fn events(&self) -> impl Iterator<Item = PlacedEvent<'_>> {
         (0..).zip(self.events.iter()).map(|(n, event)| PlacedEvent {
             revision: self.first.saturating_add(n),
+            shard: self.shard,
             time: later(self.time, n),
             append: self.id,
             event,
@@ -71,6 +79,7 @@ impl PlacedEvent<'_> {
     /// Whether a recorded event of `stream` is this one, in all that it says.
     pub(super) fn is(&self, stream: &StreamName, recorded: &RecordedEvent) -> bool {
         recorded.revision == self.revision
+            && recorded.shard == self.shard
             && recorded.time == self.time
             && recorded.append == self.append
             && recorded.stream == *stream
@@ -173,6 +182,10 @@ pub(super) struct Fold {
     pub(super) streams: Vec<Stream>,
     /// The streams by name: indices of [`Fold::streams`].
     pub(super) names: BTreeMap<StreamName, usize>,
+    /// The streams with their metadata.
+    pub(super) joints: Vec<Joint>,
+    /// The same by the name of the stream: indices of [`Fold::joints`].
+    joint_names: BTreeMap<String, usize>,
     /// The appends by id, then by place: indices of [`Fold::appends`].
     pub(super) ids: Vec<(AppendId, usize)>,
     pub(super) odd: Vec<Odd>,
@@ -198,18 +211,14 @@ impl Fold {
         placed.skip_while(move |e| e.revision < from)
     }
 
-    /// How many appends a stream has when its last revision is `head`; `None`: it never is. Call it for
-    /// an orderly stream.
-    pub(super) fn appends_at(&self, stream: usize, head: Option<u64>) -> Option<usize> {
-        let Some(head) = head else { return Some(0) };
-        let appends = &self.streams[stream].appends;
-        appends.binary_search_by_key(&head, |n| self.appends[*n].last).ok().map(|n| n + 1)
+    /// A stream with its metadata, whichever of the two is named; `None`: there is no event of either.
+    pub(super) fn joint(&self, name: &StreamName) -> Option<usize> {
+        self.joint_names.get(described(name)).copied()
     }
 
-    /// How many appends of a stream begin at or before a revision that is its last for some reader.
-    pub(super) fn appends_begun(&self, stream: usize, head: Option<u64>) -> usize {
-        let Some(head) = head else { return 0 };
-        self.streams[stream].appends.partition_point(|n| self.appends[*n].first <= head)
+    /// The state of a stream and its metadata before an append.
+    pub(super) fn before(&self, placed: &Placed) -> &JointState {
+        &self.joints[placed.joint].states[placed.nth]
     }
 
     /// The last revision of a stream, as the log has it.
@@ -276,11 +285,23 @@ impl Fold {
                 None => Some(0),
             };
             history.orderly &= due == Some(append.first);
-            let nth = history.appends.len();
             history.appends.push(self.appends.len());
+            let metadata = is_metadata(&history.name);
+            let next = self.joints.len();
+            let joint = self.joint_names.entry(described(&history.name).to_owned()).or_insert(next);
+            let joint = *joint;
+            if joint == next {
+                self.joints.push(Joint::new());
+            }
+            let together = &mut self.joints[joint];
+            together.orderly &= history.orderly;
+            let nth = together.appends.len();
+            together.push(self.appends.len(), metadata, &append.events);
             self.appends.push(Placed {
                 stream,
+                joint,
                 nth,
+                metadata,
                 id: append.id,
                 shard,
                 epoch,
@@ -350,10 +371,8 @@ mod tests {
         assert_eq!((state.accepted, state.epoch, state.next, state.appends), (4, 2, 1, 2));
         let revisions: Vec<u64> = fold.events(0, 1).map(|e| e.revision).collect();
         assert_eq!(revisions, [1, 2]);
-        assert_eq!(
-            [None, Some(0), Some(1)].map(|h| fold.appends_at(0, h)),
-            [Some(0), None, Some(1)]
-        );
+        let at = |head| fold.joints[0].at(false, head);
+        assert_eq!([None, Some(0), Some(1)].map(at), [0..1, 1..1, 1..2]);
     }
 
     #[test]

@@ -174,7 +174,7 @@ mod tests {
         assert_eq!(case.seen(check), "");
         bend(&mut case, 3, |_, slice| {
             let (time, append) = (zombie.time, &zombie.appends[0]);
-            slice.events.extend(append.recorded(time));
+            slice.events.extend(append.recorded(zombie.shard, time));
         });
         assert!(case.seen(check).contains("event 90000 of append 9 of a-1"));
     }

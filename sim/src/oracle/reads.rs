@@ -1,17 +1,19 @@
 //! **Linearizable**, the other half: what a read shows is the stream.
 //!
-//! What is claimed of every read that was answered Ok:
-//! - a strong read shows the log's events from [`from`](stormkeep_core::append::ReadStream::from) up to
-//!   the head that it names, as many as its limit allows, all of them and in every part the same;
-//! - an eventual read shows a run of the log's events from `from` on, without a gap and no more than its
-//!   limit; the head that it names is in the stream, and not before the last event that it shows.
+//! What is claimed of every read that was answered Ok, of the head and the first revision that it says the stream shows:
+//! - a strong read shows the log's events between the two, from [`from`](stormkeep_core::append::ReadStream::from) on
+//!   in its direction, as many as its limit allows, all of them and in every part the same;
+//! - an eventual read shows a run of these from their beginning, without a gap;
+//! - a read says where to go on, right behind the last event that it shows, unless nothing is there.
 //!
-//! Where a read stands in the order of the stream is for [linearizable](super::linearizable).
+//! Where a read stands in the order of the stream, and whether head and first revision are right, is for
+//! [linearizable](super::linearizable).
 
-use stormkeep_core::append::{Freshness, ReadStream, StreamSlice};
+use stormkeep_core::append::{Direction, Freshness, ReadStream, StreamSlice};
 
 use super::{
     Promise, Violation, broken,
+    fold::PlacedEvent,
     judged::{At, Judged, Revisions, Who},
 };
 use crate::history::Exchange;
@@ -26,11 +28,13 @@ pub(super) fn check(judged: &Judged<'_>) -> Vec<Violation> {
                 Freshness::Eventual => "eventual",
             };
             let expected = format!(
-                "{freshness} read of {} from revision {}, {} at the most, head at {}, by {}: {expected}",
+                "{freshness} read of {} {:?} from revision {}, {} at the most, head at {}, shown from {}, by {}: {expected}",
                 read.stream,
+                read.direction,
                 read.from,
                 read.limit,
                 At(slice.head),
+                slice.first_shown,
                 Who(call)
             );
             let at = call.ended.unwrap_or(judged.end);
@@ -38,6 +42,23 @@ pub(super) fn check(judged: &Judged<'_>) -> Vec<Violation> {
         }
     }
     found
+}
+
+/// The lowest and the highest revision that a read covers, as head and first revision have it.
+fn covered(read: &ReadStream, slice: &StreamSlice) -> Option<(u64, u64)> {
+    let (first, last) = (slice.first_shown, slice.head.filter(|_| slice.exists)?);
+    let more = u64::from(read.limit).checked_sub(1)?;
+    let (low, high) = match read.direction {
+        Direction::Forwards => {
+            let low = read.from.max(first);
+            (low, low.saturating_add(more).min(last))
+        }
+        Direction::Backwards => {
+            let high = read.from.min(last);
+            (first.max(high.saturating_sub(more)), high)
+        }
+    };
+    (low <= high).then_some((low, high))
 }
 
 /// What a read should show, and shows instead.
@@ -51,31 +72,19 @@ fn other_events(
     if stream.is_some_and(|stream| !fold.streams[stream].orderly) {
         return None;
     }
-    let count = slice.events.len() as u64;
-    let limit = u64::from(read.limit);
-    let behind = slice.head.map_or(0, |head| head.saturating_add(1));
-    match read.freshness {
-        Freshness::Strong => {
-            let due = behind.saturating_sub(read.from).min(limit);
-            if count != due {
-                return Some((format!("{due} events"), format!("{count} events")));
-            }
+    let covered = covered(read, slice);
+    let mut due: Vec<PlacedEvent<'_>> = match (stream, covered) {
+        (Some(stream), Some((low, high))) => {
+            fold.events(stream, low).take_while(|e| e.revision <= high).collect()
         }
-        Freshness::Eventual => {
-            if count > limit {
-                return Some(("no more than the limit".to_owned(), format!("{count} events")));
-            }
-            let newest = stream.and_then(|stream| fold.head(stream));
-            if slice.head > newest || (count > 0 && behind < read.from.saturating_add(count)) {
-                let expected = format!("a head between the last event and {}", At(newest));
-                return Some((expected, format!("{count} events, head at {}", At(slice.head))));
-            }
-        }
+        _ => Vec::new(),
+    };
+    if read.direction == Direction::Backwards {
+        due.reverse();
     }
-    let mut placed = stream.map(|stream| fold.events(stream, read.from)).into_iter().flatten();
-    for (revision, event) in (read.from..).zip(&slice.events) {
-        let Some(due) = placed.next() else {
-            let expected = format!("no event at {}", Revisions(revision, revision));
+    for (n, event) in slice.events.iter().enumerate() {
+        let Some(due) = due.get(n) else {
+            let expected = format!("no event at {}", Revisions(event.revision, event.revision));
             return Some((
                 expected,
                 format!("event {:?} of append {:?}", event.event.id, event.append),
@@ -84,24 +93,48 @@ fn other_events(
         if !due.is(&read.stream, event) {
             return Some((
                 format!(
-                    "at {} event {:?} of append {:?}, time {}",
+                    "at {} event {:?} of append {:?}, time {}, in shard {}",
                     Revisions(due.revision, due.revision),
                     due.event.id,
                     due.append,
-                    due.time
+                    due.time,
+                    due.shard
                 ),
                 format!(
-                    "at {} event {:?} of append {:?}, time {}, of {}",
+                    "at {} event {:?} of append {:?}, time {}, in shard {}, of {}",
                     Revisions(event.revision, event.revision),
                     event.event.id,
                     event.append,
                     event.time,
+                    event.shard,
                     event.stream
                 ),
             ));
         }
     }
-    None
+    let count = slice.events.len() as u64;
+    let whole = covered.map_or(0, |(low, high)| high - low + 1);
+    if read.freshness == Freshness::Strong && count != whole {
+        return Some((format!("{whole} events"), format!("{count} events")));
+    }
+    let last = slice.events.last().map(|event| event.revision);
+    let next = last.and_then(|last| match read.direction {
+        Direction::Forwards => slice.head.filter(|head| last < *head).map(|_| last + 1),
+        Direction::Backwards => (last > slice.first_shown).then(|| last - 1),
+    });
+    (slice.next != next).then(|| (format!("to go on {}", Next(next)), Next(slice.next).to_string()))
+}
+
+/// Where to go on, in words.
+struct Next(Option<u64>);
+
+impl std::fmt::Display for Next {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(revision) => write!(f, "at revision {revision}"),
+            None => f.write_str("nowhere"),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -193,7 +226,54 @@ mod tests {
             let mut case = case();
             case.read("a-1", Eventual, 0, 100, Some(4), (50, 60));
             bend(&mut case, |slice| slice.head = head);
-            assert!(case.seen(check).contains("a head between the last event and revision 4"));
+            assert_eq!(case.judge(check).len(), 1, "{head:?}");
         }
+    }
+
+    /// The events of these revisions, and where to go on.
+    fn backwards(case: &mut Case, from: u64, limit: u32, revisions: &[u64], next: Option<u64>) {
+        case.read("a-1", Strong, 0, 100, Some(4), (50, 60));
+        let call = case.evidence.history.calls.last_mut();
+        let Some(Exchange::Read(read, Some(Ok(slice)))) = call.map(|call| &mut call.what) else {
+            panic!("a read was answered")
+        };
+        (read.from, read.limit, read.direction) = (from, limit, Direction::Backwards);
+        let all = std::mem::take(&mut slice.events);
+        slice.events = revisions.iter().map(|r| all[*r as usize].clone()).collect();
+        slice.next = next;
+    }
+
+    #[test]
+    fn reads_backwards_go_down_to_the_first_that_is_shown() {
+        let mut case = case();
+        backwards(&mut case, u64::MAX, 10, &[4, 3, 2, 1, 0], None);
+        backwards(&mut case, 4, 2, &[4, 3], Some(2));
+        backwards(&mut case, 2, 2, &[2, 1], Some(0));
+        backwards(&mut case, 0, 2, &[0], None);
+        backwards(&mut case, 3, 0, &[], None);
+        assert_eq!(case.seen(check), "");
+        bend(&mut case, |slice| slice.first_shown = 3);
+        assert_eq!(case.judge(check).len(), 4, "all that show what is hidden");
+        for (revisions, next) in [(&[4, 3][..], None), (&[3, 4], Some(2)), (&[4], Some(3))] {
+            let mut case = self::case();
+            backwards(&mut case, 9, 2, revisions, next);
+            assert_eq!(case.judge(check).len(), 1, "{revisions:?}, {next:?}");
+        }
+    }
+
+    #[test]
+    fn hidden_events_are_not_shown() {
+        let mut case = case();
+        case.read("a-1", Strong, 3, 100, Some(4), (50, 60));
+        case.read("a-1", Eventual, 3, 100, Some(4), (50, 60));
+        for call in &mut case.evidence.history.calls {
+            let Exchange::Read(read, Some(Ok(slice))) = &mut call.what else { continue };
+            (read.from, slice.first_shown) = (0, 3);
+        }
+        assert_eq!(case.seen(check), "");
+        bend(&mut case, |slice| slice.first_shown = 2);
+        assert!(case.judge(check).len() == 2, "a run of events has its beginning");
+        bend(&mut case, |slice| (slice.first_shown, slice.exists) = (5, false));
+        assert_eq!(case.judge(check).len(), 2);
     }
 }

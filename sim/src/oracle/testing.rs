@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use stormkeep_core::{
     append::{
-        Append, AppendError, AppendId, Appended, Expected, Freshness, LogSlice, ReadLog,
-        ReadStream, StreamSlice,
+        AllSlice, Append, AppendError, AppendId, Appended, Direction, Expected, Freshness,
+        LogSlice, ReadLog, ReadStream, StreamSlice,
     },
     entry::{Batch, BatchedAppend, Entry, Fence},
     env::{LogRecord, Position, Row},
-    event::{Event, EventId, RecordedEvent},
+    event::{Event, EventId, Format, RecordedEvent},
     shard::{Checkpoint, HashRange, ShardId, ShardInfo, fold::Fold, replay::Replay},
     stream::StreamName,
-    time::HybridTime,
+    time::{GlobalPosition, HybridTime},
 };
 
 use super::{Evidence, Judged, Oracle, Rest, Violation};
@@ -100,13 +100,24 @@ impl Case {
     /// Puts one append at the end of its stream, in a batch of its own in the newest shard, and returns
     /// the answer that its owner would give.
     pub(super) fn accept(&mut self, stream: &str, id: u128, count: u64) -> Appended {
+        self.accept_of(stream, id, &events(id, count))
+    }
+
+    /// The same, of these events.
+    pub(super) fn accept_of(
+        &mut self,
+        stream: &str,
+        id: u128,
+        events: &std::sync::Arc<[Event]>,
+    ) -> Appended {
         let next = |b: &Batch| {
             b.appends.iter().filter(|a| a.stream.as_str() == stream).map(|a| a.last() + 1).max()
         };
         let logs: Vec<ShardId> = self.evidence.logs.keys().copied().collect();
         let first = logs.iter().flat_map(|s| self.replayed(*s).1).filter_map(|b| next(&b)).max();
-        let first = first.unwrap_or(0);
-        let batch = self.batch_of(&[(stream, id, first, count)]);
+        let (first, count) = (first.unwrap_or(0), events.len() as u64);
+        let mut batch = self.batch_of(&[(stream, id, first, count)]);
+        batch.appends[0].events = events.clone();
         let shard = self.newest();
         self.put(shard.0, &batch);
         let (epoch, time, last) = (batch.epoch, batch.time, first + count - 1);
@@ -136,8 +147,8 @@ impl Case {
         (invoked, ended): (Nanos, Nanos),
         answer: Answer,
     ) {
-        let append =
-            Append { stream: name(stream), expected, id: AppendId(id), events: events(id, count) };
+        let (stream, id, events) = (name(stream), AppendId(id), events(id, count));
+        let append = Append { stream, expected, described: Expected::Any, id, events };
         let ended = answer.is_some().then_some(ended);
         self.call(invoked, ended, Exchange::Append(append, answer));
     }
@@ -152,13 +163,17 @@ impl Case {
         head: Option<u64>,
         (invoked, ended): (Nanos, Nanos),
     ) {
-        let read = ReadStream { stream: name(stream), from, limit, freshness };
+        let direction = Direction::Forwards;
+        let read = ReadStream { stream: name(stream), from, limit, direction, freshness };
         let logs: Vec<ShardId> = self.evidence.logs.keys().copied().collect();
         let all = logs.iter().flat_map(|s| recorded(&self.replayed(*s).1)).filter(|e| {
             e.stream == read.stream && e.revision >= from && head.is_some_and(|h| e.revision <= h)
         });
-        let events = all.take(limit as usize).collect();
-        let slice = StreamSlice { head, events };
+        let events: Vec<RecordedEvent> = all.take(limit as usize).collect();
+        let last = events.last().map(|e| e.revision);
+        let next = last.filter(|last| Some(*last) < head).map(|last| last + 1);
+        let exists = head.is_some();
+        let slice = StreamSlice { head, exists, events, next, ..StreamSlice::default() };
         self.call(invoked, Some(ended), Exchange::Read(read, Some(Ok(slice))));
     }
 
@@ -170,8 +185,33 @@ impl Case {
         self.call(invoked, Some(ended), Exchange::Follow(read, Some(Ok(slice))));
     }
 
+    /// A slice of all shards that shows the events of these times, in this order.
+    pub(super) fn all_slice(
+        &self,
+        times: &[u64],
+        next: GlobalPosition,
+        watermark: GlobalPosition,
+    ) -> AllSlice {
+        let logs: Vec<ShardId> = self.evidence.logs.keys().copied().collect();
+        let all: Vec<_> = logs.iter().flat_map(|s| recorded(&self.replayed(*s).1)).collect();
+        let of = |time: &u64| all.iter().find(|e| e.time == HybridTime(*time)).cloned();
+        AllSlice { events: times.iter().filter_map(of).collect(), next, watermark }
+    }
+
+    /// An append of one event that is accepted, and that a client waits for.
+    pub(super) fn ask_at(&mut self, stream: &str, id: u128, at: (Nanos, Nanos)) {
+        self.commit(stream, id, 1, at);
+    }
+
     pub(super) fn call(&mut self, invoked: Nanos, ended: Option<Nanos>, what: Exchange) {
-        self.evidence.history.calls.push(Call { client: 3, node: 1, invoked, ended, what });
+        self.evidence.history.calls.push(Call {
+            client: 3,
+            node: 1,
+            invoked,
+            timeout: 1000,
+            ended,
+            what,
+        });
     }
 
     /// Folds all logs into the store, as the core does.
@@ -187,7 +227,10 @@ impl Case {
             let store = &mut self.evidence.store;
             for row in fold.rows(&batches).unwrap_or_default() {
                 match row {
-                    Row::Event(e) => drop(store.events.insert((e.stream.clone(), e.revision), e)),
+                    Row::Event(e) => {
+                        store.ordered.insert((e.shard, e.time), e.clone());
+                        store.events.insert((e.stream.clone(), e.revision), e);
+                    }
                     Row::Head(stream, head) => drop(store.heads.insert(stream, head)),
                     Row::Checkpoint(..) | Row::Node(_) => {}
                 }
@@ -240,15 +283,26 @@ pub(super) fn events(id: u128, count: u64) -> std::sync::Arc<[Event]> {
     let event = |n: u64| Event {
         id: EventId(id << 16 | u128::from(n)),
         kind: "tested".into(),
+        format: Format::Bytes,
         data: Bytes::from(format!("{id}/{n}")),
         metadata: Bytes::new(),
     };
     (0..count).map(event).collect()
 }
 
+/// The event of a metadata stream that says this of the stream that it describes.
+pub(super) fn metadata(json: &str) -> std::sync::Arc<[Event]> {
+    let mut said = events(1, 1).to_vec();
+    said[0].kind = "$metadata".into();
+    said[0].data = Bytes::from(json.to_owned());
+    said.into()
+}
+
 fn recorded(batches: &[Batch]) -> Vec<RecordedEvent> {
-    let placed = batches.iter().flat_map(Batch::timed);
-    placed.flat_map(|(time, append)| append.recorded(time).collect::<Vec<_>>()).collect()
+    let events = |batch: &Batch| -> Vec<RecordedEvent> {
+        batch.timed().flat_map(|(time, append)| append.recorded(batch.shard, time)).collect()
+    };
+    batches.iter().flat_map(events).collect()
 }
 
 /// The oracles that find something, by name; for tests of the whole.

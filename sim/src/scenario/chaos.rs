@@ -13,7 +13,7 @@ use crate::{
 /// Nothing goes wrong in a random cluster.
 pub(super) fn calm(seed: u64) -> Plan {
     let stream = &mut Stream::new(seed, "plan", 0);
-    Plan {
+    let mut plan = Plan {
         seed,
         scenario: Scenario::Calm,
         plant: Plant::None,
@@ -27,7 +27,22 @@ pub(super) fn calm(seed: u64) -> Plan {
         store: store(stream),
         core: core(stream),
         faults: Vec::new(),
-    }
+    };
+    order_and_metadata(&mut plan);
+    plan
+}
+
+/// Reads of all shards, and what is said of streams. Drawn from randomness of their own: all else of a seed's plan is as
+/// it was before there were such things.
+fn order_and_metadata(plan: &mut Plan) {
+    let stream = &mut Stream::new(plan.seed, "plan", 3);
+    let workload = &mut plan.workload;
+    workload.all_followers = *stream.pick(&[0, 1, 1, 2]);
+    workload.read_all_per_mille = stream.below(150) as u32;
+    workload.backwards_per_mille = stream.below(600) as u32;
+    workload.describe_per_mille = if stream.chance(0.7) { stream.below(300) as u32 } else { 0 };
+    workload.tombstone_per_mille = if stream.chance(0.4) { stream.below(200) as u32 } else { 0 };
+    plan.core.poll_min_ms = stream.below(plan.core.poll_ms + 1);
 }
 
 /// Anything may go wrong.
@@ -107,6 +122,11 @@ fn workload(stream: &mut Stream) -> Workload {
         events_max: stream.log_between(1, 10) as u32,
         event_bytes_max: stream.log_between(10, 2000) as u32,
         follow: stream.chance(0.7),
+        all_followers: 0,
+        read_all_per_mille: 0,
+        backwards_per_mille: 0,
+        describe_per_mille: 0,
+        tombstone_per_mille: 0,
     }
 }
 
@@ -161,6 +181,7 @@ fn core(stream: &mut Stream) -> CoreKnobs {
         heartbeat_ms,
         dead_after_ms: heartbeat_ms * stream.between(3, 6),
         poll_ms: stream.between(150, 500),
+        poll_min_ms: 0,
         close_after_ms: stream.between(1000, 5000),
         batch_bytes_max: usual(stream, 500, 20_000, ENTRY_BYTES_MAX as u64),
         tail_bytes_max: usual(stream, 20_000, 1_000_000, 8 * 1024 * 1024),

@@ -29,6 +29,11 @@ pub(crate) fn plan(seed: u64) -> Plan {
             events_max: 4,
             event_bytes_max: 200,
             follow: true,
+            all_followers: 1,
+            read_all_per_mille: 100,
+            backwards_per_mille: 200,
+            describe_per_mille: 100,
+            tombstone_per_mille: 10,
         },
         links: Links { peer: latency, client: latency, service: latency },
         log: LogKnobs {
@@ -52,6 +57,7 @@ pub(crate) fn plan(seed: u64) -> Plan {
             heartbeat_ms: 1000,
             dead_after_ms: 4000,
             poll_ms: 300,
+            poll_min_ms: 250,
             close_after_ms: 2000,
             batch_bytes_max: 100_000,
             tail_bytes_max: 1_000_000,
@@ -161,6 +167,19 @@ fn says_what_is_wrong_with_a_key() {
         &text().replace("scenario = \"chaos\"", "scenario = \"choas\""),
         &["did you mean `chaos`?"],
     );
+}
+
+/// Files that were written before there was such a thing play as they did.
+#[test]
+fn what_a_file_is_too_old_to_know_of_does_not_happen() {
+    let since = ["all_followers", "read_all_per", "backwards_per", "describe_per", "tombstone_per"];
+    let old = |line: &&str| !since.iter().any(|name| line.starts_with(name));
+    let text = text().replace("poll_min_ms = 250\n", "");
+    let text: Vec<&str> = text.lines().filter(old).collect();
+    let plan = text.join("\n").parse::<SeedFile>().unwrap().plan;
+    let workload = &plan.workload;
+    assert_eq!((workload.all_followers, workload.read_all_per_mille), (0, 0));
+    assert_eq!((workload.describe_per_mille, plan.core.poll_min_ms), (0, 1000));
 }
 
 #[test]

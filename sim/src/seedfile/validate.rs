@@ -54,6 +54,11 @@ fn workload(check: &mut Check, plan: &Plan) {
     check.per_mille("plan.workload.read_per_mille", work.read_per_mille);
     check.per_mille("plan.workload.eventual_per_mille", work.eventual_per_mille);
     check.per_mille("plan.workload.retry_per_mille", work.retry_per_mille);
+    check.within("plan.workload.all_followers", work.all_followers, 0, 1000);
+    check.per_mille("plan.workload.read_all_per_mille", work.read_all_per_mille);
+    check.per_mille("plan.workload.backwards_per_mille", work.backwards_per_mille);
+    check.per_mille("plan.workload.describe_per_mille", work.describe_per_mille);
+    check.per_mille("plan.workload.tombstone_per_mille", work.tombstone_per_mille);
     let events = stormkeep_core::limits::EVENTS_PER_APPEND_MAX as u64;
     check.within("plan.workload.events_max", u64::from(work.events_max), 1, events);
     let bytes = stormkeep_core::limits::EVENT_BYTES_MAX as u64;
@@ -81,6 +86,7 @@ fn core(check: &mut Check, plan: &Plan) {
     check.within("plan.core.heartbeat_ms", core.heartbeat_ms, 1, PHASE_MS_MAX);
     check.within("plan.core.dead_after_ms", core.dead_after_ms, 1, PHASE_MS_MAX);
     check.within("plan.core.poll_ms", core.poll_ms, 1, PHASE_MS_MAX);
+    check.within("plan.core.poll_min_ms", core.poll_min_ms, 0, PHASE_MS_MAX);
     check.within("plan.core.close_after_ms", core.close_after_ms, 1, PHASE_MS_MAX);
     let bytes = stormkeep_core::limits::ENTRY_BYTES_MAX as u64;
     check.within("plan.core.batch_bytes_max", core.batch_bytes_max, 1, bytes);

@@ -169,7 +169,7 @@ def deadlines(client):
     raises(
         GrpcDeadlineExceededError,
         lambda: client.append_to_stream(
-            name("late"), current_version=StreamState.ANY, events=event(), timeout=0.0
+            name("late"), current_version=StreamState.ANY, events=event(), timeout=-1.0
         ),
     )
 

@@ -2,7 +2,8 @@
 //!
 //! Appends are under way at once up to a bound; beyond it nothing is read from the client until one is answered. They
 //! are only driven while the client takes answers, so one that sends and never reads holds up itself alone. An append
-//! that is refused does not end the others.
+//! that is refused does not end the others. Two that are under way at once may be decided in either order, also if they
+//! are for one stream: whoever needs an order waits for the answer.
 
 use std::{collections::HashMap, future::Future, pin::Pin};
 

@@ -122,15 +122,9 @@ impl<E: Env> streams_server::Streams for Streams<E> {
         let options = options.ok_or_else(|| invalid(Trouble::invalid("options", "missing")))?;
         let stream = request::stream_name(options.stream_identifier).map_err(invalid)?;
         let expected = options.expected_stream_revision.expected().map_err(invalid)?;
-        // In this protocol a stream that is not there cannot be deleted, unless that is what is expected.
-        let demand = if expected == Expected::Any { Expected::StreamExists } else { expected };
-        let deleted = self.service.delete(stream.clone(), demand, deadline.left()).await;
+        let deleted = self.service.delete(stream.clone(), expected, deadline.left()).await;
         match deleted.map_err(|error| Trouble::from(error).after(deadline)) {
             Ok(appended) => Ok(Response::new(response::deleted(&appended))),
-            Err(Trouble::WrongExpected { actual, .. }) => {
-                let trouble = Trouble::WrongExpected { expected, actual };
-                Err(trouble.status("Delete", stream.as_str()))
-            }
             Err(trouble) => Err(trouble.status("Delete", stream.as_str())),
         }
     }

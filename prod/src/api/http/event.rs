@@ -175,6 +175,11 @@ impl<'a> EventOutput<'a> {
     }
 }
 
+/// An event as it is shown in pages.
+pub fn event_json(recorded: &RecordedEvent) -> serde_json::Result<String> {
+    serde_json::to_string(&EventOutput::of(recorded))
+}
+
 /// A time as RFC 3339 in UTC with microseconds.
 pub fn date_time(time: HybridTime) -> String {
     let (seconds, us) = (time.0 / 1_000_000, time.0 % 1_000_000);
@@ -221,7 +226,10 @@ mod tests {
         assert_eq!((&event.data[..], event.format), (data.as_bytes(), Format::Json));
         assert_eq!((&event.metadata[..], event.id), (&b"null"[..], EventId(9)));
         let shown = shown(event);
-        assert!(shown.contains(&format!(r#""data":{data},"format":"json","metadata":null"#)), "{shown}");
+        assert!(
+            shown.contains(&format!(r#""data":{data},"format":"json","metadata":null"#)),
+            "{shown}"
+        );
         assert!(shown.contains(r#""created":"2023-11-14T22:13:20.123456Z""#), "{shown}");
         assert!(shown.contains(r#""position":"6963200000505675776","#), "{shown}");
     }

@@ -125,10 +125,8 @@ fn respond<E: Env>(http: &Http<E>, followed: FollowedStream, subject: Subject) -
     let hello = stream::iter([Bytes::from(format!("retry: {RETRY_MS}\n\n"))]);
     let frames = stream::unfold(frames, async |mut frames| Some((frames.next().await?, frames)));
     let body = Body::from_stream(hello.chain(frames).map(Ok::<Bytes, Infallible>));
-    let headers = [
-        (header::CONTENT_TYPE, "text/event-stream"),
-        (header::CACHE_CONTROL, "no-store"),
-    ];
+    let headers =
+        [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
     (headers, body).into_response()
 }
 
@@ -145,7 +143,8 @@ fn frame_of(told: &Followed, subject: &Subject) -> Bytes {
             };
             let output = serde_json::to_string(&EventOutput::of(event));
             // Line breaks stand only between the tokens of JSON, where a blank says the same.
-            let data = output.unwrap_or_else(|_| Value::Null.to_string()).replace(['\r', '\n'], " ");
+            let data =
+                output.unwrap_or_else(|_| Value::Null.to_string()).replace(['\r', '\n'], " ");
             frame("", Some(&id), &data)
         }
         Followed::Checkpoint(position) => {

@@ -155,7 +155,9 @@ impl Problem {
                     .with("expected", expected_value(expected))
                     .with("actual", actual)
             }
-            AppendError::Tombstoned => Problem::new(Kind::Tombstoned, format!("{stream}: {detail}")),
+            AppendError::Tombstoned => {
+                Problem::new(Kind::Tombstoned, format!("{stream}: {detail}"))
+            }
             AppendError::NotOwner { .. } | AppendError::Unavailable => {
                 Problem::new(Kind::Unavailable, detail)
             }
@@ -233,5 +235,59 @@ impl IntoResponse for Problem {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(wait_s));
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stream() -> StreamName {
+        StreamName::new("player-1").unwrap()
+    }
+
+    #[test]
+    fn no_busy_and_unknown_do_not_blur() {
+        let wait = Duration::from_millis(1500);
+        let told = |problem: Problem| {
+            let retry = problem.document()["retryAfterMs"].as_u64();
+            let response = problem.clone().into_response();
+            let header =
+                response.headers().get("retry-after").map(|v| v.to_str().unwrap().to_owned());
+            (problem.kind.name(), response.status().as_u16(), retry, header)
+        };
+        for (error, expected) in [
+            (AppendError::Busy { retry_after: wait }, ("busy", 503, Some(1500), Some("2"))),
+            (AppendError::Unavailable, ("unavailable", 503, Some(500), Some("1"))),
+            (AppendError::NotOwner { hint: None }, ("unavailable", 503, Some(500), Some("1"))),
+            (AppendError::Unknown, ("unknown-outcome", 504, None, None)),
+            (AppendError::Tombstoned, ("stream-tombstoned", 410, None, None)),
+            (AppendError::Invalid(InvalidAppend::NoEvents), ("invalid-request", 400, None, None)),
+            (
+                AppendError::Invalid(InvalidAppend::AppendTooLarge { bytes: 5 }),
+                ("too-large", 413, None, None),
+            ),
+        ] {
+            let found = told(Problem::append(error, &stream()));
+            assert_eq!((found.0, found.1, found.2, found.3.as_deref()), expected);
+        }
+        let detail = Problem::append(AppendError::Unknown, &stream()).document();
+        assert!(detail["detail"].as_str().unwrap().contains("the same Idempotency-Key"));
+        for (error, name) in [
+            (ReadError::Busy { retry_after: wait }, "busy"),
+            (ReadError::Unavailable, "unavailable"),
+            (ReadError::NotOwner { hint: None }, "unavailable"),
+        ] {
+            assert_eq!(told(Problem::read(error)).0, name);
+        }
+    }
+
+    #[test]
+    fn every_kind_is_in_the_documentation() {
+        let text = include_str!("../../../../docs/OPERATIONS.md");
+        for kind in Kind::ALL {
+            let row = format!("| {} | `{}` |", kind.status().as_u16(), kind.name());
+            assert!(text.contains(&row), "docs/OPERATIONS.md lacks {row}");
+        }
     }
 }

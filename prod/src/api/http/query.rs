@@ -118,16 +118,18 @@ pub(super) fn takes_json(headers: &HeaderMap) -> Result<(), Problem> {
     {
         return Ok(());
     }
-    let detail = format!("Accept: `{accepted}`: answers are application/json, or text/event-stream where events are followed");
+    let detail = format!(
+        "Accept: `{accepted}`: answers are application/json, or text/event-stream where events are followed"
+    );
     Err(Problem::new(Kind::NotAcceptable, detail))
 }
 
 fn accepts(accepted: &str, kind: &str, subtype: &str) -> bool {
     accepted.split(',').any(|range| {
         let range = range.split(';').next().unwrap_or_default().trim();
-        range.split_once('/').is_some_and(|(k, s)| {
-            k.eq_ignore_ascii_case(kind) && s.eq_ignore_ascii_case(subtype)
-        })
+        range
+            .split_once('/')
+            .is_some_and(|(k, s)| k.eq_ignore_ascii_case(kind) && s.eq_ignore_ascii_case(subtype))
     })
 }
 

@@ -1,0 +1,155 @@
+//! What a server must bear: connections that say nothing, bytes that make no sense, calls that end in their middle, readers
+//! that do not read. It answers others all the while, and does not grow.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test: what is wrong here must stop it
+
+mod common;
+
+use std::{fs, time::Duration};
+
+use common::{Appended, Server, append, read};
+use rand::{RngExt as _, SeedableRng, rngs::StdRng};
+use stormkeep::api::grpc::proto::event_store::client::{
+    Empty, StreamIdentifier,
+    streams::{ReadReq, read_req},
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+use tonic::Code;
+
+/// Bytes that the process has in memory.
+fn resident_bytes(server: &Server) -> u64 {
+    let pages = fs::read_to_string(format!("/proc/{}/statm", server.id())).unwrap();
+    pages.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 4096
+}
+
+/// The next event goes to its stream: the server serves.
+async fn serves(server: &Server, count: &mut u64) {
+    let mut client = server.client().await.unwrap();
+    let after = count.checked_sub(1);
+    let appended = append(&mut client, "served", after, u128::from(*count) + 1, 100).await;
+    assert_eq!(appended, Appended::Done(*count));
+    *count += 1;
+}
+
+const MIB: u64 = 1024 * 1024;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_idle_connections_cost_little_and_are_closed_in_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = Server::start(folder.path(), &["--idle-s", "6", "--log", "warn"]).unwrap();
+    let mut count = 0;
+    serves(&server, &mut count).await;
+    let before = resident_bytes(&server);
+    let limits = fs::read_to_string("/proc/self/limits").unwrap();
+    let files = limits.lines().find(|l| l.starts_with("Max open files")).unwrap();
+    let files: usize = files.split_whitespace().nth(3).unwrap().parse().unwrap_or(usize::MAX);
+    // As many as the machine lets a process have, if those are fewer.
+    let wanted = 10_000.min(files.saturating_sub(200));
+    println!("{wanted} connections");
+    let mut idle = Vec::new();
+    for _ in 0..wanted {
+        idle.push(TcpStream::connect(&server.address).await.unwrap());
+    }
+    serves(&server, &mut count).await;
+    let grown = resident_bytes(&server).saturating_sub(before);
+    println!("{grown} bytes more for them");
+    assert!(grown < 400 * MIB, "{grown} bytes for {wanted} idle connections");
+    for connection in &mut idle {
+        let mut buffer = [0; 64];
+        let closed = tokio::time::timeout(Duration::from_secs(60), connection.read(&mut buffer));
+        assert!(matches!(closed.await, Ok(Ok(0) | Err(_))), "an idle connection is closed");
+    }
+    serves(&server, &mut count).await;
+    assert!(server.stop());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_that_make_no_sense_end_their_connection_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = Server::start(folder.path(), &["--log", "warn"]).unwrap();
+    let mut count = 0;
+    let mut random = StdRng::seed_from_u64(7);
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    for round in 0..200 {
+        let mut bytes: Vec<u8> = match round % 4 {
+            // Nothing that is known.
+            0 => Vec::new(),
+            // The beginning of HTTP/2, and then no frames.
+            1 => preface.clone(),
+            // A request of HTTP/1 that says more than it sends.
+            2 => b"POST /streams/x HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 99999\r\n\r\n[{".to_vec(),
+            // A frame of HTTP/2 that says more than it sends.
+            _ => [preface.as_slice(), &[0xff, 0xff, 0xff, 0x00, 0x01, 0, 0, 0, 1]].concat(),
+        };
+        let length = random.random_range(0..2000);
+        bytes.extend((0..length).map(|_| random.random::<u8>()));
+        let mut connection = TcpStream::connect(&server.address).await.unwrap();
+        // It may be closed before all is sent.
+        let _ = connection.write_all(&bytes).await;
+        if round % 2 == 0 {
+            let _ = connection.shutdown().await;
+            let mut answer = Vec::new();
+            let _ =
+                tokio::time::timeout(Duration::from_secs(20), connection.read_to_end(&mut answer))
+                    .await
+                    .expect("a connection that has ended is closed");
+        }
+    }
+    serves(&server, &mut count).await;
+    let not_utf8 = StreamIdentifier { stream_name: vec![0xff, 0xfe].into() };
+    let status = read_of(&server, not_utf8).await;
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert!(status.message().contains("stream_name"), "{}", status.message());
+    assert!(server.stop());
+}
+
+async fn read_of(server: &Server, stream: StreamIdentifier) -> tonic::Status {
+    use read_req::options::{
+        CountOption, StreamOption, StreamOptions, stream_options::RevisionOption,
+    };
+    let options = read_req::Options {
+        stream_option: Some(StreamOption::Stream(StreamOptions {
+            stream_identifier: Some(stream),
+            revision_option: Some(RevisionOption::Start(Empty {})),
+        })),
+        count_option: Some(CountOption::Count(1)),
+        ..Default::default()
+    };
+    let mut client = server.client().await.unwrap();
+    let answer = client.read(ReadReq { options: Some(options) }).await;
+    answer.expect_err("it is refused")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_that_do_not_read_hold_no_more_than_a_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = Server::start(folder.path(), &["--log", "warn"]).unwrap();
+    let mut client = server.client().await.unwrap();
+    for n in 0..400u64 {
+        let appended = append(&mut client, "long", n.checked_sub(1), u128::from(n) + 1, 200_000);
+        assert_eq!(appended.await, Appended::Done(n));
+    }
+    assert_eq!(read(&mut client, "long").await.unwrap().len(), 400);
+    let before = resident_bytes(&server);
+    let mut readers = Vec::new();
+    for _ in 0..100 {
+        let mut connection = TcpStream::connect(&server.address).await.unwrap();
+        let request = b"GET /streams/long?follow=sse HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\n\r\n";
+        connection.write_all(request).await.unwrap();
+        let mut first = [0; 16];
+        connection.read_exact(&mut first).await.unwrap();
+        assert_eq!(&first[..12], b"HTTP/1.1 200");
+        readers.push(connection);
+    }
+    let mut count = 0;
+    serves(&server, &mut count).await;
+    let grown = resident_bytes(&server).saturating_sub(before);
+    println!("{grown} bytes more for 100 readers of 80 MB each");
+    // A page of each is at most 32 events of 200 kB before its size is known.
+    assert!(grown < 1500 * MIB, "{grown} bytes");
+    drop(readers);
+    assert!(server.stop());
+}
