@@ -91,7 +91,9 @@ pub async fn script(name: &str, arguments: &[&Path], log: &Path) -> Result<()> {
 pub fn forget_package(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        if text == "CARGO" || text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_")
+        if ["CARGO", "OUT_DIR"].contains(&&*text)
+            || text.starts_with("CARGO_PKG_")
+            || text.starts_with("CARGO_MANIFEST_")
         {
             command.env_remove(&name);
         }
