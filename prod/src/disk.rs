@@ -8,6 +8,7 @@ mod directory;
 mod health;
 mod log;
 mod recover;
+mod row;
 mod segment;
 mod store;
 mod tail;

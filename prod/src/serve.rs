@@ -92,11 +92,12 @@ fn metrics(machine: &Machine, connections: &listen::Connections) -> Metrics {
     let open = connections.clone();
     let read = move || open.load(Ordering::Relaxed) as f64;
     metrics.gauge("stormkeep_connections", "connections that are open", read);
-    let log = machine.disk().log.clone();
-    let read = move || log.end() as f64;
+    // Whoever counts must not keep the files open.
+    let log = Arc::downgrade(&machine.disk().log);
+    let read = move || log.upgrade().map_or(0.0, |log| log.end() as f64);
     metrics.gauge("stormkeep_log_bytes", "bytes of the log from its beginning", read);
-    let store = machine.disk().store.clone();
-    let read = move || store.bytes() as f64;
+    let store = Arc::downgrade(&machine.disk().store);
+    let read = move || store.upgrade().map_or(0.0, |store| store.bytes() as f64);
     metrics.gauge("stormkeep_store_bytes", "bytes of the store on disk", read);
     let health = machine.disk().health.clone();
     let read = move || match health.state() {

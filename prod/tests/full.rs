@@ -36,9 +36,9 @@ impl Drop for Small {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "mounts a small file system, which takes root: .ci/run runs it"]
 async fn a_full_disk_refuses_appends_until_there_is_space() {
-    let disk = Small::mount(160);
+    let disk = Small::mount(512);
     let data = disk.path().join("data");
-    let flags = ["--disk-segment-bytes", "4194304", "--disk-reserve-bytes", "67108864"];
+    let flags = ["--disk-segment-bytes", "4194304", "--log", "warn"];
     let mut server = Server::start(&data, &flags).unwrap();
     let mut client = server.client().await.unwrap();
     let mut known = Vec::new();
@@ -62,7 +62,7 @@ async fn a_full_disk_refuses_appends_until_there_is_space() {
     assert_eq!(read(&mut client, "full").await.unwrap(), known, "reads go on");
     // Nothing else is on this disk to be removed, so it is made larger.
     let mut grow = Command::new("mount");
-    grow.args(["-o", "remount,size=512m"]).arg(disk.path());
+    grow.args(["-o", "remount,size=1024m"]).arg(disk.path());
     assert!(grow.status().unwrap().success());
     let mut tries = 0;
     loop {

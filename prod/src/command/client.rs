@@ -1,6 +1,9 @@
 //! What the shell's commands talk to a server with: plain HTTP.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -36,6 +39,8 @@ pub(super) struct Server {
 pub(super) struct Client {
     base: String,
     pool: Pool<HttpConnector, Full<Bytes>>,
+    /// It has answered: if it does not now, it may come back. One that never did is a mistake in the address.
+    met: AtomicBool,
 }
 
 /// A request that can be sent again.
@@ -95,7 +100,7 @@ impl Server {
     pub(super) fn client(&self) -> Result<Client, Failure> {
         let connector = HttpConnector::new();
         let pool = Pool::builder(TokioExecutor::new()).build(connector);
-        Ok(Client { base: base(&self.url)?, pool })
+        Ok(Client { base: base(&self.url)?, pool, met: AtomicBool::new(false) })
     }
 }
 
@@ -166,8 +171,11 @@ impl Client {
         loop {
             let answer = self.send(call).await;
             let again = match &answer {
-                Ok(answer) => answer.may_be_sent_again(),
-                Err(Failure::Failed(_)) => true,
+                Ok(answer) => {
+                    self.met.store(true, Ordering::Relaxed);
+                    answer.may_be_sent_again()
+                }
+                Err(Failure::Failed(_)) => self.met.load(Ordering::Relaxed),
                 Err(_) => false,
             };
             if !again || began.elapsed() + wait > patience {

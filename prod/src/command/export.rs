@@ -27,8 +27,8 @@ const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// Write all events as JSON lines, of a running server (--url) or of a stopped one's directory (--data)
 #[derive(Debug, Args)]
 pub(super) struct ExportArgs {
-    /// The data directory of a stopped server
-    #[arg(long, value_name = "DIR", conflicts_with = "url")]
+    /// The data directory of a stopped server, which is read instead of --url
+    #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     #[command(flatten)]
     server: Server,

@@ -113,6 +113,10 @@ impl Group {
     }
 
     async fn import(mut self, client: &Client, done: &mut Done) -> Result<(), Failure> {
+        if self.first == 0 {
+            // A deleted stream counts as none, and yet its revisions go on: it is not the beginning that comes next.
+            self.skip_deleted(client, done).await?;
+        }
         while !self.events.is_empty() {
             let expected = match self.first.checked_sub(1) {
                 Some(before) => Expected::Exactly(before),
@@ -124,6 +128,10 @@ impl Group {
             let there = match answer.status {
                 StatusCode::CREATED => {
                     let document: Value = answer.json()?;
+                    if document["firstRevision"].as_u64() != Some(self.first) {
+                        let what = "it was appended at another revision, since somebody else appended meanwhile: import into a server that nobody writes to";
+                        return Err(self.failed(what));
+                    }
                     match document["repeated"].as_bool() {
                         Some(true) => done.there += count,
                         _ => done.appended += count,
@@ -144,15 +152,44 @@ impl Group {
                 }
                 _ => return Err(self.failed(&answer.detail())),
             };
-            let there = there.min(self.events.len());
-            self.compare(client, there, done).await?;
-            self.events.drain(..there);
-            self.first += there as u64;
+            self.skip(client, there, done).await?;
         }
         Ok(())
     }
 
-    /// The first `count` events must be in the stream already.
+    /// Leaves out what a deleted stream has already.
+    async fn skip_deleted(&mut self, client: &Client, done: &mut Done) -> Result<(), Failure> {
+        let path =
+            format!("/streams/{}?from=end&direction=backwards&limit=1", escaped(&self.stream));
+        let answer = client.insist(&Call::get(path), PATIENCE).await?;
+        if answer.status != StatusCode::NOT_FOUND {
+            return Ok(());
+        }
+        let problem: Value = answer.json()?;
+        match problem["lastRevision"].as_u64() {
+            Some(last) => {
+                self.skip(client, usize::try_from(last + 1).unwrap_or(usize::MAX), done).await
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Leaves out the first `count` events, which must be in the stream already.
+    async fn skip(
+        &mut self,
+        client: &Client,
+        count: usize,
+        done: &mut Done,
+    ) -> Result<(), Failure> {
+        let count = count.min(self.events.len());
+        self.compare(client, count, done).await?;
+        self.events.drain(..count);
+        self.first += count as u64;
+        self.line += count;
+        Ok(())
+    }
+
+    /// Compares the first `count` events with those of the stream.
     async fn compare(&self, client: &Client, count: usize, done: &mut Done) -> Result<(), Failure> {
         let behind = self.first + count as u64;
         done.there += count as u64;

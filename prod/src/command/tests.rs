@@ -42,7 +42,6 @@ fn what_makes_no_sense_is_refused() {
         ("stormkeep append s --data {}", ErrorKind::MissingRequiredArgument),
         ("stormkeep append s --expected some", ErrorKind::ValueValidation),
         ("stormkeep read $all --type-prefix a --stream-prefix b", ErrorKind::ArgumentConflict),
-        ("stormkeep export --data d --url http://h:1", ErrorKind::ArgumentConflict),
         ("stormkeep verify", ErrorKind::MissingRequiredArgument),
     ] {
         assert_eq!(parse(line).unwrap_err().kind(), kind, "{line}");

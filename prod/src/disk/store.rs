@@ -21,20 +21,28 @@ use std::{
 };
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use stormkeep_core::{
-    append::{AppendId, Direction, Freshness},
+    append::{Direction, Freshness},
     entry::Batch,
     env::{EpochRow, NodeRow, Position, Row, Store, StoreError, Swap},
     event::RecordedEvent,
-    head::{Head, Limits, Remembered},
+    head::{Head, Remembered},
     limits::REMEMBERED_APPENDS,
     shard::{Checkpoint, ShardId},
     stream::StreamName,
     time::HybridTime,
 };
 
-use super::{Health, Options, directory::Directory, log::lock, tail::is_full};
+use super::{
+    Health, Options,
+    directory::Directory,
+    log::lock,
+    row::{
+        HeadRow, RowError, Way, damaged, decode, encode, event_key, revision_of, stream_key,
+        version,
+    },
+    tail::is_full,
+};
 
 const VERSION: &[u8] = b"1";
 const WAY_OUT: &str =
@@ -46,15 +54,6 @@ const WAY_OUT: &str =
 pub struct StoreOpenError {
     folder: String,
     what: String,
-}
-
-/// The part of a head that is a row; what it remembers is found by its streams' rows.
-#[derive(Debug, Serialize, Deserialize)]
-struct HeadRow {
-    revision: Option<u64>,
-    metadata: Option<u64>,
-    tombstoned: bool,
-    limits: Limits,
 }
 
 /// See the module's docs.
@@ -76,19 +75,6 @@ impl std::fmt::Debug for DiskStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("DiskStore").field("folder", &self.directory.store()).finish_non_exhaustive()
     }
-}
-
-/// Why a row cannot be read.
-#[derive(Debug, thiserror::Error)]
-enum RowError {
-    #[error(transparent)]
-    Engine(#[from] fjall::Error),
-    #[error("{0}")]
-    Damaged(String),
-}
-
-fn damaged(what: impl Into<String>) -> RowError {
-    RowError::Damaged(what.into())
 }
 
 impl DiskStore {
@@ -426,88 +412,4 @@ impl Store for DiskStore {
     async fn nodes(&self) -> Result<Vec<NodeRow>, StoreError> {
         Ok(lock(&self.nodes).values().copied().collect())
     }
-}
-
-fn version(row: &HeadRow) -> u64 {
-    let count = |revision: Option<u64>| revision.map_or(0, |r| r + 1);
-    count(row.revision) + count(row.metadata)
-}
-
-/// Where an event is, and the append that brought it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Way {
-    shard: ShardId,
-    time: HybridTime,
-    append: AppendId,
-}
-
-impl Way {
-    fn to(event: &RecordedEvent) -> Way {
-        Way { shard: event.shard, time: event.time, append: event.append }
-    }
-
-    fn encode(self) -> Vec<u8> {
-        let mut bytes = vec![0; 4];
-        bytes.extend_from_slice(&self.shard.0.to_be_bytes());
-        bytes.extend_from_slice(&self.time.0.to_be_bytes());
-        bytes.extend_from_slice(&self.append.0.to_be_bytes());
-        seal(bytes)
-    }
-
-    fn decode(bytes: &[u8]) -> Result<Way, RowError> {
-        let body = opened(bytes)?;
-        let wrong = || damaged("a row is too short");
-        let (shard, rest) = body.split_first_chunk().ok_or_else(wrong)?;
-        let (time, rest) = rest.split_first_chunk().ok_or_else(wrong)?;
-        let append = rest.try_into().map_err(|_| wrong())?;
-        Ok(Way {
-            shard: ShardId(u32::from_be_bytes(*shard)),
-            time: HybridTime(u64::from_be_bytes(*time)),
-            append: AppendId(u128::from_be_bytes(append)),
-        })
-    }
-}
-
-fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, RowError> {
-    let bytes = postcard::to_extend(value, vec![0; 4]);
-    bytes.map(seal).map_err(|error| damaged(error.to_string()))
-}
-
-fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RowError> {
-    postcard::from_bytes(opened(bytes)?).map_err(|error| damaged(error.to_string()))
-}
-
-/// Puts the checksum of what follows into the first four bytes.
-fn seal(mut bytes: Vec<u8>) -> Vec<u8> {
-    let crc = crc32fast::hash(&bytes[4..]);
-    bytes[..4].copy_from_slice(&crc.to_le_bytes());
-    bytes
-}
-
-fn opened(bytes: &[u8]) -> Result<&[u8], RowError> {
-    let (crc, body) = bytes.split_first_chunk().ok_or_else(|| damaged("a row is too short"))?;
-    if u32::from_le_bytes(*crc) != crc32fast::hash(body) {
-        return Err(damaged("the checksum of a row does not match"));
-    }
-    Ok(body)
-}
-
-fn event_key(shard: ShardId, time: HybridTime) -> [u8; 12] {
-    let mut key = [0; 12];
-    key[..4].copy_from_slice(&shard.0.to_be_bytes());
-    key[4..].copy_from_slice(&time.0.to_be_bytes());
-    key
-}
-
-/// Names have no control characters, so 0 ends one.
-fn stream_key(stream: &StreamName, revision: u64) -> Vec<u8> {
-    let mut key = stream.as_str().as_bytes().to_vec();
-    key.push(0);
-    key.extend_from_slice(&revision.to_be_bytes());
-    key
-}
-
-fn revision_of(key: &[u8]) -> Result<u64, RowError> {
-    let revision = key.last_chunk().ok_or_else(|| damaged("a key is too short"))?;
-    Ok(u64::from_be_bytes(*revision))
 }

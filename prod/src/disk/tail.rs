@@ -20,7 +20,9 @@ use super::{
     segment::{FRAME_BYTES, HEADER_BYTES, Segment, push_end, push_record, record_bytes},
 };
 
-/// How often the free space is looked at, and how soon a segment is tried again for which there was no space.
+/// How often the free space is looked at: a fast disk fills by tens of MB between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How soon a segment is tried again for which there was no space.
 const SPACE_EVERY: Duration = Duration::from_secs(1);
 /// Puts that may wait for the flush; one of each shard is usual.
 const QUEUE_MAX: usize = 8192;
@@ -337,7 +339,7 @@ impl Tail {
         if self.no_space.is_some_and(|at| now.duration_since(at) < SPACE_EVERY) {
             return Err(PutError::Throttled);
         }
-        let due = self.looked.is_none_or(|looked| now.duration_since(looked) >= SPACE_EVERY);
+        let due = self.looked.is_none_or(|looked| now.duration_since(looked) >= LOOK_EVERY);
         if due || self.health.is_nearly_full() {
             self.looked = Some(now);
             match (self.free_bytes)(&self.folder) {

@@ -174,6 +174,9 @@ fn too_late(judged: &Judged<'_>, report: &mut impl FnMut(Nanos, String, String))
     }
 }
 
+/// The highest position answered up to a moment, and the append that has it.
+type Highest<'a> = (Nanos, u64, &'a Ack<'a>);
+
 /// Strong reads that do not reach what their node had answered.
 fn unseen(judged: &Judged<'_>, report: &mut impl FnMut(Nanos, String, String)) {
     let mut processes: BTreeMap<u32, Vec<Nanos>> = BTreeMap::new();
@@ -192,10 +195,10 @@ fn unseen(judged: &Judged<'_>, report: &mut impl FnMut(Nanos, String, String)) {
         }
     }
     // The highest position answered up to each answer.
-    let mut highest: BTreeMap<(u32, usize), Vec<(Nanos, u64, &Ack<'_>)>> = BTreeMap::new();
+    let mut highest: BTreeMap<(u32, usize), Vec<Highest<'_>>> = BTreeMap::new();
     for (of, mut acks) in acks {
         acks.sort_by_key(|ack| ack.at());
-        let mut so_far: Vec<(Nanos, u64, &Ack<'_>)> = Vec::with_capacity(acks.len());
+        let mut so_far: Vec<Highest<'_>> = Vec::with_capacity(acks.len());
         for ack in acks {
             let position = ack.appended.position().0;
             let (before, by) = so_far.last().map_or((0, ack), |(_, before, by)| (*before, *by));

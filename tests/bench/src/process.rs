@@ -82,7 +82,22 @@ pub async fn script(name: &str, arguments: &[&Path], log: &Path) -> Result<()> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(name);
     let mut command = Command::new("bash");
     command.arg(script).args(arguments);
+    forget_package(&mut command);
     run(&mut command, log).await
+}
+
+/// Takes away what `cargo run` told this process of its own package. A build inside would take it for a change: the build
+/// scripts of some crates watch these variables.
+pub fn forget_package(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if ["CARGO", "OUT_DIR"].contains(&&*text)
+            || text.starts_with("CARGO_PKG_")
+            || text.starts_with("CARGO_MANIFEST_")
+        {
+            command.env_remove(&name);
+        }
+    }
 }
 
 /// Runs a program until it ends, and can be interrupted while it does.

@@ -123,7 +123,7 @@ pub(super) async fn delete<E: Env>(
         false => http.service.delete(stream.clone(), expected, timeout).await,
     };
     let deleted = deleted.map_err(|error| match error {
-        AppendError::WrongExpectedRevision { expected: Expected::Any, actual, .. } => {
+        AppendError::WrongExpectedRevision { actual, .. } if expected == Expected::Any => {
             Problem::no_stream(&stream, actual)
         }
         error => Problem::append(error, &stream),

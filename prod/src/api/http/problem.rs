@@ -192,7 +192,11 @@ impl Problem {
             }
             None => format!("{stream}: it has no events; the first append makes it"),
         };
-        Problem::new(Kind::NoStream, detail)
+        let problem = Problem::new(Kind::NoStream, detail);
+        match last {
+            Some(last) => problem.with("lastRevision", last),
+            None => problem,
+        }
     }
 
     /// The stream is ended.

@@ -37,6 +37,7 @@ pub async fn build(log: &Path) -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut cargo = Command::new("cargo");
     cargo.args(["build", "--release", "-p", "stormkeep"]).current_dir(root);
+    process::forget_package(&mut cargo);
     process::run(&mut cargo, log).await.context("Stormkeep's release build failed")
 }
 

@@ -1,0 +1,113 @@
+//! The rows of the store, as bytes: keys that sort as they are read, values with a checksum.
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use stormkeep_core::{
+    append::AppendId, event::RecordedEvent, head::Limits, shard::ShardId, stream::StreamName,
+    time::HybridTime,
+};
+
+/// The part of a head that is a row; what it remembers is found by its streams' rows.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct HeadRow {
+    pub(super) revision: Option<u64>,
+    pub(super) metadata: Option<u64>,
+    pub(super) tombstoned: bool,
+    pub(super) limits: Limits,
+}
+
+/// Why a row cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RowError {
+    #[error(transparent)]
+    Engine(#[from] fjall::Error),
+    #[error("{0}")]
+    Damaged(String),
+}
+
+pub(super) fn damaged(what: impl Into<String>) -> RowError {
+    RowError::Damaged(what.into())
+}
+
+pub(super) fn version(row: &HeadRow) -> u64 {
+    let count = |revision: Option<u64>| revision.map_or(0, |r| r + 1);
+    count(row.revision) + count(row.metadata)
+}
+
+/// Where an event is, and the append that brought it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Way {
+    pub(super) shard: ShardId,
+    pub(super) time: HybridTime,
+    pub(super) append: AppendId,
+}
+
+impl Way {
+    pub(super) fn to(event: &RecordedEvent) -> Way {
+        Way { shard: event.shard, time: event.time, append: event.append }
+    }
+
+    pub(super) fn encode(self) -> Vec<u8> {
+        let mut bytes = vec![0; 4];
+        bytes.extend_from_slice(&self.shard.0.to_be_bytes());
+        bytes.extend_from_slice(&self.time.0.to_be_bytes());
+        bytes.extend_from_slice(&self.append.0.to_be_bytes());
+        seal(bytes)
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Way, RowError> {
+        let body = opened(bytes)?;
+        let wrong = || damaged("a row is too short");
+        let (shard, rest) = body.split_first_chunk().ok_or_else(wrong)?;
+        let (time, rest) = rest.split_first_chunk().ok_or_else(wrong)?;
+        let append = rest.try_into().map_err(|_| wrong())?;
+        Ok(Way {
+            shard: ShardId(u32::from_be_bytes(*shard)),
+            time: HybridTime(u64::from_be_bytes(*time)),
+            append: AppendId(u128::from_be_bytes(append)),
+        })
+    }
+}
+
+pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, RowError> {
+    let bytes = postcard::to_extend(value, vec![0; 4]);
+    bytes.map(seal).map_err(|error| damaged(error.to_string()))
+}
+
+pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RowError> {
+    postcard::from_bytes(opened(bytes)?).map_err(|error| damaged(error.to_string()))
+}
+
+/// Puts the checksum of what follows into the first four bytes.
+pub(super) fn seal(mut bytes: Vec<u8>) -> Vec<u8> {
+    let crc = crc32fast::hash(&bytes[4..]);
+    bytes[..4].copy_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+pub(super) fn opened(bytes: &[u8]) -> Result<&[u8], RowError> {
+    let (crc, body) = bytes.split_first_chunk().ok_or_else(|| damaged("a row is too short"))?;
+    if u32::from_le_bytes(*crc) != crc32fast::hash(body) {
+        return Err(damaged("the checksum of a row does not match"));
+    }
+    Ok(body)
+}
+
+pub(super) fn event_key(shard: ShardId, time: HybridTime) -> [u8; 12] {
+    let mut key = [0; 12];
+    key[..4].copy_from_slice(&shard.0.to_be_bytes());
+    key[4..].copy_from_slice(&time.0.to_be_bytes());
+    key
+}
+
+/// Names have no control characters, so 0 ends one.
+pub(super) fn stream_key(stream: &StreamName, revision: u64) -> Vec<u8> {
+    let mut key = stream.as_str().as_bytes().to_vec();
+    key.push(0);
+    key.extend_from_slice(&revision.to_be_bytes());
+    key
+}
+
+pub(super) fn revision_of(key: &[u8]) -> Result<u64, RowError> {
+    let revision = key.last_chunk().ok_or_else(|| damaged("a key is too short"))?;
+    Ok(u64::from_be_bytes(*revision))
+}
