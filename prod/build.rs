@@ -4,7 +4,7 @@ use std::error::Error;
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
-    let files = ["streams.proto", "serverfeatures.proto", "gossip.proto"];
+    let files = ["streams.proto", "serverfeatures.proto", "gossip.proto", "persistent.proto"];
     let descriptors = protox::compile(files, ["proto"])?;
     tonic_prost_build::configure()
         .bytes(".")

@@ -21,5 +21,5 @@ fn main() {
     // A package that lies in somebody else's repository must not take that one's commit for its own.
     let tracked = git(&["ls-files", "--error-unmatch", "build.rs"]).is_some();
     let commit = git(&["rev-parse", "--short", "HEAD"]).filter(|_| tracked);
-    println!("cargo::rustc-env=STORMKEEP_COMMIT={}", commit.as_deref().unwrap_or("unknown"));
+    println!("cargo::rustc-env=BUILD_COMMIT={}", commit.as_deref().unwrap_or("unknown"));
 }

@@ -8,9 +8,14 @@ use std::{fmt, sync::Arc, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    consume::{
+        ConsumeError, Fetch, Fetched, Leave, Manage, ManageError, Managed, Settle, Settled,
+        UnitInfo,
+    },
     entry::append_bytes_max,
     env::NodeId,
     event::{Event, RecordedEvent},
+    group::GroupId,
     limits::InvalidAppend,
     shard::{Checkpoint, ShardId},
     stream::StreamName,
@@ -283,6 +288,16 @@ pub enum Request {
     ReadAll(ReadAll),
     /// Read a shard's log.
     ReadLog(ReadLog),
+    /// Fetch events of a group.
+    Fetch(Fetch),
+    /// Settle events of a group.
+    Settle(Settle),
+    /// Leave a group.
+    Leave(Leave),
+    /// Manage groups.
+    Manage(Manage),
+    /// What is live in the units of a group that the peer works on.
+    Units(GroupId),
 }
 
 /// The answer to a [`Request`], of the same name.
@@ -296,4 +311,14 @@ pub enum Response {
     ReadAll(Result<AllSlice, ReadError>),
     /// Of a read of a log.
     ReadLog(Result<LogSlice, ReadError>),
+    /// Of a fetch.
+    Fetch(Result<Fetched, ConsumeError>),
+    /// Of settling.
+    Settle(Result<Settled, ConsumeError>),
+    /// Of leaving.
+    Leave(Result<(), ConsumeError>),
+    /// Of managing groups.
+    Manage(Result<Managed, ManageError>),
+    /// Of a look at units.
+    Units(Vec<UnitInfo>),
 }

@@ -42,6 +42,8 @@ pub struct Config {
     pub write_rows_max: usize,
     /// Writes and reads that one fold has under way at the most.
     pub fold_concurrency: usize,
+    /// How long a worker that gives a shard back waits for consumers to settle what they hold.
+    pub drain_within: Duration,
 }
 
 impl Default for Config {
@@ -64,6 +66,7 @@ impl Default for Config {
             queue_max: 4096,
             write_rows_max: 64,
             fold_concurrency: 8,
+            drain_within: Duration::from_millis(5000),
         }
     }
 }

@@ -10,10 +10,13 @@ mod network;
 mod store;
 
 pub use clock::Clock;
-pub use handler::{DeliverError, Delivered, Delivery, Handler};
+pub use handler::{DeliverError, Delivered, Delivery, Handled, Handler, NoHandler};
 pub use log::{Cursor, Log, LogError, LogRecord, Page, Position, Put, PutError, ReadLogError};
 pub use network::{CallError, Network, NodeId};
-pub use store::{EpochRow, NodeRow, Row, Store, StoreError, Swap, Token};
+pub use store::{
+    Document, DocumentKey, EpochRow, NodeRow, Progress, Rewritten, Role, Row, Store, StoreError,
+    Swap, Token,
+};
 
 /// A world to run in. The core is generic over this alone.
 pub trait Env: Send + Sync + 'static {
@@ -36,4 +39,6 @@ pub trait Env: Send + Sync + 'static {
     fn network(&self) -> &Self::Network;
     /// The clock.
     fn clock(&self) -> &Self::Clock;
+    /// Where events are delivered.
+    fn handler(&self) -> &Self::Handler;
 }

@@ -14,11 +14,11 @@ use crate::{
         Append, AppendError, Appended, Direction, Freshness, LogSlice, ReadError, ReadLog,
         ReadStream, Request, Response, StreamSlice,
     },
-    ask::{Ask, Door, Grant, Range, Shut},
+    ask::{Ask, Door, Grant, Shut},
     config::Config,
+    delivery::Units,
     entry::Entry,
     env::{CallError, Clock, Env, Log, Network, NodeId, ReadLogError, Store},
-    event::RecordedEvent,
     limits,
     reader::{LogReader, StepError},
     shard::{self, ShardId, ShardInfo, sequencer::Shown},
@@ -27,6 +27,10 @@ use crate::{
     wait::{Backoff, within},
     watch::Watchers,
 };
+
+mod slice;
+
+use slice::{range, slice};
 
 /// Where a request came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +52,9 @@ pub(crate) struct Routes {
     pub(crate) newest: HybridTime,
     /// When a request last looked the owner of a shard up (`None`: the shards), in elapsed time.
     looked: BTreeMap<Option<ShardId>, Duration>,
+    /// Who delivers the events of each shard, and when that was looked up.
+    pub(crate) holders: BTreeMap<ShardId, NodeId>,
+    pub(crate) holders_at: Option<Duration>,
 }
 
 pub(crate) struct Gateway<E: Env> {
@@ -57,6 +64,8 @@ pub(crate) struct Gateway<E: Env> {
     pub(crate) stats: Arc<Stats>,
     pub(crate) routes: Mutex<Routes>,
     pub(crate) watchers: Watchers,
+    /// What is delivered here.
+    pub(crate) units: Units,
 }
 
 /// Where the owner of a shard is.
@@ -89,6 +98,18 @@ impl<T> Try<T> {
 }
 
 impl<E: Env> Gateway<E> {
+    pub(crate) fn new(env: Arc<E>, node: NodeId, config: Arc<Config>, stats: Arc<Stats>) -> Self {
+        Gateway {
+            env,
+            node,
+            config,
+            stats,
+            routes: Mutex::default(),
+            watchers: Watchers::default(),
+            units: Units::default(),
+        }
+    }
+
     pub(crate) async fn handle(
         &self,
         request: Request,
@@ -102,6 +123,11 @@ impl<E: Env> Gateway<E> {
             }
             Request::ReadAll(read) => Response::ReadAll(self.read_all(read, timeout).await),
             Request::ReadLog(read) => Response::ReadLog(self.read_log(read, timeout).await),
+            Request::Fetch(fetch) => Response::Fetch(self.fetch(fetch, timeout, origin).await),
+            Request::Settle(settle) => Response::Settle(self.settle(settle, timeout, origin).await),
+            Request::Leave(leave) => Response::Leave(self.leave(leave, timeout, origin).await),
+            Request::Manage(manage) => Response::Manage(self.manage(manage, timeout).await),
+            Request::Units(group) => Response::Units(self.units.infos(&group, self.node)),
         }
     }
 
@@ -139,9 +165,14 @@ impl<E: Env> Gateway<E> {
                 return Try::Done(Err(AppendError::Busy { retry_after: self.config.retry_after }));
             }
         }
+        let began = self.env.clock().elapsed();
         match within(self.env.clock(), left, answer).await {
             Some(Ok(Err(AppendError::NotOwner { hint }))) => Try::Redirect(hint),
-            Some(Ok(result)) => Try::Done(result),
+            Some(Ok(result)) => {
+                let took = self.env.clock().elapsed().saturating_sub(began);
+                self.stats.add(Counter::AppendMicros, took.as_micros() as u64);
+                Try::Done(result)
+            }
             // Too late, or the owner is gone without an answer: it may have happened.
             Some(Err(oneshot::Canceled)) | None => Try::Done(Err(AppendError::Unknown)),
         }
@@ -437,39 +468,19 @@ impl<E: Env> Gateway<E> {
         due
     }
 
-    pub(crate) async fn refresh_shards(&self) {
-        if let Ok(shards) = self.env.log().shards().await {
-            self.routes().shards = Arc::new(shards);
+    /// Lists the shards anew. Whether the log answered.
+    pub(crate) async fn refresh_shards(&self) -> bool {
+        match self.env.log().shards().await {
+            Ok(shards) => {
+                self.routes().shards = Arc::new(shards);
+                true
+            }
+            Err(_) => false,
         }
     }
 
     /// The routes. A panic elsewhere while they were held leaves them usable: every entry is a hint.
     pub(crate) fn routes(&self) -> std::sync::MutexGuard<'_, Routes> {
         self.routes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn range(read: &ReadStream) -> Range {
-    Range { from: read.from, limit: read.limit, direction: read.direction }
-}
-
-/// `covered`: the lowest and the highest revision that the read went through.
-fn slice(
-    read: &ReadStream,
-    shown: Shown,
-    covered: Option<(u64, u64)>,
-    events: Vec<RecordedEvent>,
-) -> StreamSlice {
-    let next = covered.and_then(|(low, high)| match read.direction {
-        Direction::Forwards => shown.head.filter(|last| high < *last).map(|_| high + 1),
-        Direction::Backwards => (low > shown.first).then(|| low - 1),
-    });
-    StreamSlice {
-        next,
-        head: shown.head,
-        exists: shown.exists,
-        tombstoned: shown.tombstoned,
-        first_shown: shown.first,
-        events,
     }
 }

@@ -15,9 +15,12 @@
 
 pub mod append;
 pub mod config;
+pub mod consume;
 pub mod entry;
 pub mod env;
 pub mod event;
+pub mod filter;
+pub mod group;
 pub mod head;
 pub mod limits;
 pub mod reader;
@@ -28,6 +31,7 @@ pub mod time;
 
 mod all;
 mod ask;
+mod delivery;
 mod gateway;
 mod materializer;
 mod node;
@@ -37,6 +41,7 @@ mod wait;
 mod watch;
 
 pub use config::Config;
+pub use delivery::Worker;
 pub use node::Node;
 pub use stats::{Counter, Stats};
 pub use watch::Watch;

@@ -156,11 +156,10 @@ impl<E: Env> Materializer<E> {
     }
 
     async fn write(&self, rows: Vec<Row>) {
-        let chunks: Vec<Vec<Row>> =
-            rows.chunks(self.config.write_rows_max.max(1)).map(<[Row]>::to_vec).collect();
+        let chunks = rows.chunks(self.config.write_rows_max.max(1));
         stream::iter(chunks)
             .for_each_concurrent(self.config.fold_concurrency, async |chunk| {
-                self.until_done(|| self.env.store().write(chunk.clone())).await;
+                self.until_done(|| self.env.store().write(chunk)).await;
             })
             .await;
     }
@@ -168,8 +167,8 @@ impl<E: Env> Materializer<E> {
     async fn checkpoint(&self, at: &Checkpoint) {
         let clock = self.env.clock();
         may_linger(clock, "fold: before the checkpoint", self.config.dead_after).await;
-        let row = Row::Checkpoint(self.shard, at.clone());
-        self.until_done(|| self.env.store().write(vec![row.clone()])).await;
+        let row = [Row::Checkpoint(self.shard, at.clone())];
+        self.until_done(|| self.env.store().write(&row)).await;
     }
 
     /// Calls the store until it answers.

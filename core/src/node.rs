@@ -13,8 +13,8 @@ use crate::{
     append::{Request, Response},
     ask::Door,
     config::Config,
-    env::{Clock, Env, EpochRow, NodeId, NodeRow, Row, Store, StoreError, Token},
-    gateway::{Gateway, Origin, Routes},
+    env::{Clock, Env, EpochRow, NodeId, NodeRow, Role, Row, Store, StoreError, Token},
+    gateway::{Gateway, Origin},
     materializer::{Handle, Materializer},
     owner::{Control, Ended, Owner},
     shard::{
@@ -24,7 +24,7 @@ use crate::{
     stats::Stats,
     stream::StreamName,
     takeover::{NotTaken, Takeover},
-    watch::{Watch, Watchers},
+    watch::Watch,
 };
 
 /// A running node. Cheap to clone; the tasks behind it end with the process.
@@ -43,7 +43,7 @@ struct Inner<E: Env> {
     me: (NodeId, Token),
     config: Arc<Config>,
     stats: Arc<Stats>,
-    gateway: Gateway<E>,
+    gateway: Arc<Gateway<E>>,
     work: Mutex<Work>,
 }
 
@@ -61,28 +61,28 @@ struct Work {
 impl<E: Env> Node<E> {
     /// Starts a node: it takes its share of the shards, and gives back what is too much.
     pub fn start(env: E, node: NodeId, config: Config, stats: Arc<Stats>) -> Self {
+        let node = Self::without_shards(env, node, config, stats);
+        info!(node = %node.inner.me.0, token = ?node.inner.me.1, "started");
+        node.inner.env.clock().spawn(node.inner.clone().live());
+        node
+    }
+
+    /// Starts a node that never owns a shard: it passes on what it is asked, and gives a [`Worker`](crate::Worker) that has a
+    /// process of its own a place among its peers.
+    pub fn without_shards(env: E, node: NodeId, config: Config, stats: Arc<Stats>) -> Self {
         let env = Arc::new(env);
         let random = |env: &E| u128::from(env.clock().random());
         let token = Token(random(&env) << 64 | random(&env));
         let config = Arc::new(config);
-        let gateway = Gateway {
-            env: env.clone(),
-            node,
-            config: config.clone(),
-            stats: stats.clone(),
-            routes: Mutex::new(Routes::default()),
-            watchers: Watchers::default(),
-        };
+        let gateway = Arc::new(Gateway::new(env.clone(), node, config.clone(), stats.clone()));
         let inner = Arc::new(Inner {
-            env: env.clone(),
+            env,
             me: (node, token),
             config,
             stats,
             gateway,
             work: Mutex::new(Work::default()),
         });
-        info!(%node, ?token, "started");
-        env.clock().spawn(inner.clone().live());
         Node { inner }
     }
 
@@ -110,6 +110,11 @@ impl<E: Env> Node<E> {
     /// from this node's own folds: look again now and then all the same.
     pub fn watch(&self, stream: Option<StreamName>) -> Watch {
         self.inner.gateway.watchers.watch(stream)
+    }
+
+    /// The way from requests to their answers, for a worker beside this node.
+    pub(crate) fn gateway(&self) -> Arc<Gateway<E>> {
+        self.inner.gateway.clone()
     }
 
     /// The shards that this node serves now.
@@ -148,9 +153,9 @@ impl<E: Env> Inner<E> {
         let store = self.env.store();
         let (node, token) = self.me;
         let draining = self.work().draining;
-        let sign = Row::Node(NodeRow { node, token, beat, draining });
+        let sign = Row::Node(NodeRow { node, role: Role::Owns, token, beat, draining });
         // A lost sign of life costs a shard at the worst; the next one follows soon.
-        let _ = store.write(vec![sign]).await;
+        let _ = store.write(&[sign]).await;
 
         self.gateway.refresh_shards().await;
         let shards = self.gateway.routes().shards.clone();
@@ -167,7 +172,8 @@ impl<E: Env> Inner<E> {
         let ready: Vec<ShardId> = open.iter().filter(ready).map(|s| s.id).collect();
 
         let rows = store.epochs(&ready).await?;
-        let nodes = store.nodes().await?;
+        let mut nodes = store.nodes().await?;
+        nodes.retain(|row| row.role == Role::Owns);
         self.learn_owners(&rows);
         self.learn_times().await;
         let mine = self.work().owned.keys().copied().collect();

@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -138,7 +139,9 @@ impl<E: Env> Owner<E> {
         let env = self.env.clone();
         let clock = env.clock();
         let mut put: Fuse<BoxFuture<'static, PutEnd>> = Fuse::terminated();
-        let mut checking: Option<Check> = None;
+        let mut put_began = Duration::ZERO;
+        // And when it began.
+        let mut checking: Option<(Check, Duration)> = None;
         let mut check: Fuse<BoxFuture<'static, EpochRow>> = Fuse::terminated();
         let mut loads = Loads::new();
         let mut idle = clock.sleep(self.config.close_after).boxed().fuse();
@@ -146,6 +149,7 @@ impl<E: Env> Owner<E> {
 
         let ended = loop {
             if let Some(bytes) = self.sequencer.seal() {
+                put_began = clock.elapsed();
                 put = self.put(bytes).fuse();
             } else if self.sequencer.closes() < self.close
                 && let Some(bytes) = self.sequencer.seal_empty(self.close_at())
@@ -156,7 +160,7 @@ impl<E: Env> Owner<E> {
             if checking.is_none()
                 && let Some(begun) = self.sequencer.begin_check()
             {
-                checking = Some(begun);
+                checking = Some((begun, clock.elapsed()));
                 check = self.check().fuse();
             }
             if releasing && self.sequencer.is_idle() && self.cold_count == 0 {
@@ -188,15 +192,17 @@ impl<E: Env> Owner<E> {
                         break Ended::Fenced;
                     }
                     self.stats.count(Counter::ChecksPassed);
-                    if let Some(begun) = checking.take() {
-                        self.answer(begun);
+                    if let Some((begun, at)) = checking.take() {
+                        let appends = self.answer(begun);
+                        self.took(Counter::AppendCheckMicros, at, appends);
                     }
                 },
                 end = put => match end {
                     PutEnd::Confirmed(position) => {
                         debug!(node = %self.node, shard = %self.shard.id, epoch = self.row.epoch, %position, "confirmed");
                         self.last = self.last.max(Some(position));
-                        self.sequencer.confirmed();
+                        let appends = self.sequencer.confirmed();
+                        self.took(Counter::AppendPutMicros, put_began, appends);
                         confirmed();
                         idle = clock.sleep(self.config.close_after).boxed().fuse();
                     }
@@ -307,11 +313,20 @@ impl<E: Env> Owner<E> {
         self.cold_count += 1;
     }
 
-    fn answer(&mut self, check: Check) {
+    /// Counts the time since `began` for so many appends.
+    fn took(&self, counter: Counter, began: Duration, appends: usize) {
+        let took = self.env.clock().elapsed().saturating_sub(began);
+        self.stats.add(counter, took.as_micros() as u64 * appends as u64);
+    }
+
+    /// Gives the answers that a check releases. Returns how many appends were answered.
+    fn answer(&mut self, check: Check) -> usize {
+        let mut appends = 0;
         let answers: Vec<(Ticket, Answer)> = self.sequencer.passed(check).collect();
         for (ticket, answer) in answers {
             match (ticket, answer) {
                 (Ticket::Append(reply), Answer::Append(result)) => {
+                    appends += 1;
                     self.stats.count(match &result {
                         Ok(appended) if appended.repeated => Counter::AppendsRepeated,
                         Ok(_) => Counter::AppendsCommitted,
@@ -327,6 +342,7 @@ impl<E: Env> Owner<E> {
                 _ => debug_assert!(false, "a ticket and its answer are of one kind"),
             }
         }
+        appends
     }
 
     /// Puts a batch until it is confirmed: the identical bytes, so that the accept rule drops repeats.

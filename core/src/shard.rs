@@ -13,7 +13,9 @@ pub mod merge;
 pub mod replay;
 pub mod sequencer;
 pub mod tail;
+pub mod window;
 
+mod by_name;
 mod heads;
 
 /// Names one shard for ever: its number, in order of creation (the digits of Kinesis'

@@ -31,6 +31,13 @@ counters! {
     AppendsShed = "appends shed",
     /// Appends answered as unknown when an owner stepped down.
     AppendsUnknown = "answers withdrawn as unknown",
+    /// Microseconds that owners took to answer appends, over all appends. What is neither in puts nor in epoch checks was spent
+    /// waiting: for a head, for the batch before, or for the check before.
+    AppendMicros = "append microseconds",
+    /// Of these, spent while their batch was put.
+    AppendPutMicros = "append microseconds in puts",
+    /// Of these, spent in the epoch check that released the answer.
+    AppendCheckMicros = "append microseconds in epoch checks",
     /// Batches confirmed by the log.
     BatchesPut = "batches put",
     /// Puts that the log throttled.
@@ -79,6 +86,38 @@ counters! {
     TimesRaised = "times raised above a clock that is behind",
     /// Closed shards folded to their end.
     ShardsEnded = "closed shards folded to their end",
+    /// Shards whose events this worker began to deliver.
+    DeliveriesTaken = "shards taken for delivery",
+    /// Shards that another worker was faster to take, or took away.
+    DeliveriesLost = "shards lost for delivery",
+    /// Shards handed over while consumers held events of theirs.
+    DeliveriesHandedOver = "shards handed over with events in flight",
+    /// Events given to consumers and handlers.
+    EventsGiven = "events given",
+    /// Events given that had been given before, under the same lease.
+    EventsGivenAgain = "events given again",
+    /// Events settled.
+    EventsSettled = "events settled",
+    /// Events parked.
+    EventsParked = "events parked",
+    /// Verdicts that did not count.
+    VerdictsStale = "verdicts that came too late",
+    /// Events that no consumer settled in time.
+    EventsTimedOut = "events not settled in time",
+    /// Parked events given again.
+    EventsReplayed = "parked events replayed",
+    /// Batches pushed to handlers.
+    BatchesPushed = "batches pushed",
+    /// Batches that failed as a whole, and come again in halves.
+    BatchesHalved = "failed batches halved",
+    /// Pushes that a handler throttled.
+    PushesThrottled = "pushes throttled",
+    /// Pushes of unknown outcome.
+    PushesUnknown = "pushes with an unknown outcome",
+    /// Progress written.
+    ProgressWritten = "progress written",
+    /// Children whose delivery waited for that of their parents.
+    ChildrenWaited = "children that waited for their parents' delivery",
 }
 
 /// The counts of one node. Shared; never reset.

@@ -3,8 +3,11 @@
 use std::{
     future::{Future, poll_fn},
     pin::pin,
-    sync::atomic::{AtomicBool, Ordering},
-    task::Poll,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Poll, Waker},
     time::Duration,
 };
 
@@ -76,6 +79,45 @@ impl Bell {
     }
 }
 
+/// Wakes all who wait for a change. Take the [count](Signal::count), look, then wait for [another](Signal::after) one.
+#[derive(Debug, Default)]
+pub(crate) struct Signal(Mutex<(u64, Vec<Waker>)>);
+
+impl Signal {
+    pub(crate) fn ring(&self) {
+        let wakers = {
+            let mut state = self.lock();
+            state.0 += 1;
+            std::mem::take(&mut state.1)
+        };
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// How often it was rung.
+    pub(crate) fn count(&self) -> u64 {
+        self.lock().0
+    }
+
+    /// Ends when it was rung more often than `seen`.
+    pub(crate) fn after(&self, seen: u64) -> impl Future<Output = ()> + '_ {
+        poll_fn(move |context| {
+            let mut state = self.lock();
+            if state.0 > seen {
+                return Poll::Ready(());
+            }
+            if !state.1.iter().any(|waker| waker.will_wake(context.waker())) {
+                state.1.push(context.waker().clone());
+            }
+            Poll::Pending
+        })
+    }
+
+    /// A panic elsewhere while it was held leaves it usable: it is a number, and who to wake.
+    fn lock(&self) -> MutexGuard<'_, (u64, Vec<Waker>)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A named point where a simulator may let time pass: whatever happens meanwhile must be safe.
 pub(crate) async fn may_linger<C: Clock>(clock: &C, point: &'static str, wait: Duration) {
     if clock.buggify(point) {
@@ -95,6 +137,18 @@ mod tests {
         bell.ring();
         assert_eq!(bell.rung().now_or_never(), Some(()));
         assert_eq!(bell.rung().now_or_never(), None);
+    }
+
+    #[test]
+    fn a_signal_wakes_all_who_have_not_seen_it() {
+        let signal = Signal::default();
+        let seen = signal.count();
+        let (mut one, mut two) = (Box::pin(signal.after(seen)), Box::pin(signal.after(seen)));
+        assert_eq!(((&mut one).now_or_never(), (&mut two).now_or_never()), (None, None));
+        signal.ring();
+        assert_eq!(((&mut one).now_or_never(), (&mut two).now_or_never()), (Some(()), Some(())));
+        assert_eq!(signal.after(signal.count()).now_or_never(), None);
+        assert_eq!(signal.after(seen).now_or_never(), Some(()));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::{
 use common::cases;
 use proptest::{collection::vec, prelude::*};
 use stormkeep_core::{
-    env::{EpochRow, NodeId, NodeRow, Token},
+    env::{EpochRow, NodeId, NodeRow, Role, Token},
     shard::{
         ShardId,
         lease::{Action, Leases, View},
@@ -72,7 +72,7 @@ impl Cluster {
         let Some(node) = self.nodes.get_mut(&node) else { return Vec::new() };
         node.beat += 1;
         let ((id, token), beat, draining) = (node.me, node.beat, node.draining);
-        self.signs.insert(node.me, NodeRow { node: id, token, beat, draining });
+        self.signs.insert(node.me, NodeRow { node: id, role: Role::Owns, token, beat, draining });
         let signs: Vec<NodeRow> = self.signs.values().copied().collect();
         let actions = node.leases.decide(&View {
             now: self.now,
@@ -320,7 +320,8 @@ fn a_beat_that_stands_still_is_death_whoever_wrote_the_row() {
     let mut cluster = Cluster::new(1, 1);
     let owner = (NodeId(5), Token(77));
     cluster.rows[0] = EpochRow { shard: ShardId(0), epoch: 3, owner: Some(owner) };
-    let row = NodeRow { node: owner.0, token: owner.1, beat: 1000, draining: false };
+    let row =
+        NodeRow { node: owner.0, role: Role::Owns, token: owner.1, beat: 1000, draining: false };
     cluster.signs.insert(owner, row);
     for salt in 0..ticks(DEAD_AFTER) as usize {
         assert_eq!(cluster.tick(salt), 0, "it may be alive");

@@ -44,17 +44,24 @@ async fn not_found(request: Request) -> Response {
     http::no_route(request).await.into_response()
 }
 
-/// What is counted of gRPC: each kind of call, by the last part of its path.
+/// What is counted of gRPC: each kind of call, by the end of its path.
 struct CallRoutes(Vec<(&'static str, Arc<Route>)>);
 
 impl CallRoutes {
     fn of(metrics: &Metrics) -> Self {
         let names = [
-            ("Append", "append"),
-            ("BatchAppend", "batch-append"),
-            ("Read", "read"),
-            ("Delete", "delete"),
-            ("Tombstone", "tombstone"),
+            ("streams.Streams/Append", "append"),
+            ("streams.Streams/BatchAppend", "batch-append"),
+            ("streams.Streams/Read", "read"),
+            ("streams.Streams/Delete", "delete"),
+            ("streams.Streams/Tombstone", "tombstone"),
+            ("PersistentSubscriptions/Create", "create-subscription"),
+            ("PersistentSubscriptions/Update", "update-subscription"),
+            ("PersistentSubscriptions/Delete", "delete-subscription"),
+            ("PersistentSubscriptions/Read", "consume"),
+            ("PersistentSubscriptions/GetInfo", "subscription-info"),
+            ("PersistentSubscriptions/ReplayParked", "replay-parked"),
+            ("PersistentSubscriptions/List", "list-subscriptions"),
         ];
         let names = names.into_iter();
         CallRoutes(names.map(|(method, name)| (method, metrics.route("grpc", name))).collect())
@@ -68,8 +75,7 @@ async fn count_call(
     next: Next,
 ) -> Response {
     let path = request.uri().path();
-    let method = path.starts_with("/event_store.client.streams.").then(|| path.rsplit('/').next());
-    let route = routes.0.iter().find(|(name, _)| method == Some(Some(*name)));
+    let route = routes.0.iter().find(|(method, _)| path.ends_with(method));
     let route = route.map(|(_, route)| route.clone());
     let began = Instant::now();
     let response = next.run(request).await;

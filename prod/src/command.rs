@@ -5,12 +5,14 @@
 
 mod append;
 mod client;
+mod cluster;
 mod export;
 mod import;
 mod line;
 mod logging;
 mod read;
 mod stats;
+mod subscription;
 mod verify;
 
 use std::{
@@ -20,11 +22,11 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Parser, Subcommand};
+use clap::{Args as _, FromArgMatches as _, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    config::{Config, Layer},
+    config::{Config, ConfigError, Layer, Role},
     serve,
 };
 
@@ -38,7 +40,7 @@ pub struct Command {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Serve events from this machine's disk, until SIGTERM or Ctrl-C
+    /// Serve events, from this machine's disk or as a node of a cluster, until SIGTERM or Ctrl-C
     Serve {
         /// A TOML file with settings [default: stormkeep.toml, if there is one]
         #[arg(long, env = "STORMKEEP_CONFIG", value_name = "FILE")]
@@ -46,10 +48,37 @@ enum What {
         #[command(flatten)]
         flags: Box<Layer>,
     },
+    /// Deliver events to the subscriptions of a cluster: `serve` with the role `worker`
+    Worker {
+        /// A TOML file with settings [default: stormkeep.toml, if there is one]
+        #[arg(long, env = "STORMKEEP_CONFIG", value_name = "FILE")]
+        config: Option<PathBuf>,
+        #[command(flatten)]
+        flags: Box<Layer>,
+    },
+    /// The tables of a cluster's store in Cassandra, and its stream on Kinesis
+    Schema {
+        #[command(subcommand)]
+        what: cluster::Schema,
+        /// A TOML file with settings [default: stormkeep.toml, if there is one]
+        #[arg(long, env = "STORMKEEP_CONFIG", value_name = "FILE", global = true)]
+        config: Option<PathBuf>,
+    },
+    /// Look at all that a node of a cluster needs (reach, permissions, schema, clocks, limits), and say how to mend it
+    Doctor {
+        /// A TOML file with settings [default: stormkeep.toml, if there is one]
+        #[arg(long, env = "STORMKEEP_CONFIG", value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
     Append(append::AppendArgs),
     Read(read::ReadArgs),
     Follow(read::FollowArgs),
     Stats(stats::StatsArgs),
+    /// Groups that are given events: to fetch, or pushed to a Lambda function or a webhook
+    Subscription {
+        #[command(subcommand)]
+        what: Box<subscription::Subscription>,
+    },
     Export(export::ExportArgs),
     Import(import::ImportArgs),
     /// Check the files of a stopped server: every checksum, and that the store is what the log says
@@ -92,21 +121,68 @@ impl Command {
     /// Does it.
     pub fn run(self) -> ExitCode {
         match self.what {
-            What::Serve { config, flags } => {
-                let environment = std::env::vars_os().filter_map(|(k, _)| k.into_string().ok());
-                match Config::load(config.as_deref(), *flags, environment) {
-                    Ok(config) => serve(config),
-                    Err(error) => nonsense(&error.to_string()),
+            What::Serve { config, flags } => loaded(config.as_deref(), *flags, serve),
+            What::Worker { config, flags } => {
+                if flags.role.is_some_and(|role| role != Role::Worker) {
+                    return nonsense(
+                        "role: this command is that of a worker: leave it out, or use `stormkeep serve`",
+                    );
                 }
+                let flags = Layer { role: Some(Role::Worker), ..*flags };
+                loaded(config.as_deref(), flags, serve)
+            }
+            What::Schema { what, config } => {
+                of_cluster(config.as_deref(), |cluster| async move { what.run(&cluster).await })
+            }
+            What::Doctor { config } => {
+                of_cluster(
+                    config.as_deref(),
+                    |cluster| async move { cluster::doctor(&cluster).await },
+                )
             }
             What::Append(args) => shell(args.run()),
             What::Read(args) => shell(args.run()),
             What::Follow(args) => shell(args.run()),
             What::Stats(args) => shell(args.run()),
+            What::Subscription { what } => shell(what.run()),
             What::Export(args) => shell(args.run()),
             What::Import(args) => shell(args.run()),
             What::Verify { directory } => verify::run(&directory),
         }
+    }
+}
+
+fn loaded(file: Option<&Path>, flags: Layer, then: impl FnOnce(Config) -> ExitCode) -> ExitCode {
+    match load(file, flags) {
+        Ok(config) => then(config),
+        Err(error) => nonsense(&error.to_string()),
+    }
+}
+
+fn load(file: Option<&Path>, flags: Layer) -> Result<Config, ConfigError> {
+    let environment = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    Config::load(file, flags, environment)
+}
+
+/// Does something about a cluster, with the settings that a node would have.
+fn of_cluster<F>(file: Option<&Path>, what: impl FnOnce(crate::cluster::Settings) -> F) -> ExitCode
+where
+    F: Future<Output = Result<(), Failure>>,
+{
+    // Settings of the environment count here as they do for `serve`.
+    let layer = Layer::augment_args(clap::Command::new("stormkeep")).no_binary_name(true);
+    let flags = Layer::from_arg_matches(&layer.get_matches_from::<_, &str>([]));
+    let config = match flags.map(|flags| load(file, flags)) {
+        Ok(Ok(config)) => config,
+        Ok(Err(error)) => return nonsense(&error.to_string()),
+        Err(error) => return nonsense(&error.to_string()),
+    };
+    match config.cluster {
+        Some(cluster) => shell(what(cluster)),
+        None => nonsense(
+            "log: disk: there is no cluster to look at: set log = \"kinesis\" and store = \"cassandra\" \
+             (a stopped server's files are checked by `stormkeep verify DIR`)",
+        ),
     }
 }
 
@@ -135,9 +211,9 @@ fn shell(command: impl Future<Output = Result<(), Failure>>) -> ExitCode {
 }
 
 fn serve(config: Config) -> ExitCode {
-    let filter = match EnvFilter::try_new(&config.log) {
+    let filter = match EnvFilter::try_new(&config.log_level) {
         Ok(filter) => filter,
-        Err(error) => return nonsense(&format!("log: {error}")),
+        Err(error) => return nonsense(&format!("log_level: {error}")),
     };
     logging::start(filter, config.log_format);
     let mut runtime = tokio::runtime::Builder::new_multi_thread();

@@ -5,6 +5,7 @@
 //! whatever is wrong in the file is told with its line. `deploy/stormkeep.toml` has them all.
 
 mod file;
+mod services;
 
 use std::{
     io,
@@ -15,12 +16,16 @@ use std::{
 
 use clap::{Args, Command, ValueEnum};
 use serde::{Deserialize, Serialize};
+use stormkeep_core::consume::NewGroup;
 
 use crate::{
     api::{http, listen},
+    cassandra, cluster,
     disk::{self, SEGMENT_BYTES_MIN},
-    near,
+    kinesis, near, peers, push, subscription,
 };
+
+pub use services::{LogKind, Role, StoreKind};
 
 const ENVIRONMENT: &str = "STORMKEEP_";
 /// What is no setting, and yet known in the environment: the file, and the server that the shell's commands talk to.
@@ -48,6 +53,36 @@ pub struct Layer {
     /// The address to listen at [default: 127.0.0.1:2113]
     #[arg(long, env = "STORMKEEP_LISTEN", value_name = "ADDR:PORT")]
     pub listen: Option<SocketAddr>,
+    /// Where the log is: `disk`, or `kinesis`, with the table `[kinesis]` of the file [default: disk]
+    #[arg(long, env = "STORMKEEP_LOG", value_name = "WHERE", hide_possible_values = true)]
+    pub log: Option<LogKind>,
+    /// Where the store is: `disk`, or `cassandra`, with the table `[cassandra]` of the file [default: disk]
+    #[arg(long, env = "STORMKEEP_STORE", value_name = "WHERE", hide_possible_values = true)]
+    pub store: Option<StoreKind>,
+    /// The number of this node in its cluster: its own, and kept over restarts
+    #[arg(long, env = "STORMKEEP_NODE_ID", value_name = "N")]
+    pub node_id: Option<u32>,
+    /// What this process does for its cluster: `node` owns shards, `worker` delivers to subscriptions, `both` [default: both]
+    #[arg(long, env = "STORMKEEP_ROLE", value_name = "ROLE", hide_possible_values = true)]
+    pub role: Option<Role>,
+    /// How to reach Kinesis: a table of the file
+    #[arg(skip)]
+    pub kinesis: Option<kinesis::Settings>,
+    /// How to reach Cassandra: a table of the file
+    #[arg(skip)]
+    pub cassandra: Option<cassandra::Settings>,
+    /// How nodes call each other: a table of the file
+    #[arg(skip)]
+    pub peers: Option<peers::Settings>,
+    /// How to reach Lambda: a table of the file
+    #[arg(skip)]
+    pub lambda: Option<push::LambdaSettings>,
+    /// How to call webhooks: a table of the file
+    #[arg(skip)]
+    pub webhook: Option<push::WebhookSettings>,
+    /// Groups that are to be there: tables of the file
+    #[arg(skip)]
+    pub subscription: Option<Vec<serde_json::Value>>,
     /// Shards of a new data directory; one that is there already must have as many [default: 1, or as it is]
     #[arg(long, env = "STORMKEEP_SHARDS", value_name = "N")]
     pub shards: Option<u32>,
@@ -58,8 +93,8 @@ pub struct Layer {
     #[arg(long, env = "STORMKEEP_TLS_KEY", value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
     /// What is logged: `error`, `warn`, `info`, `debug`, or by module as in `info,stormkeep_core=debug` [default: info]
-    #[arg(long, env = "STORMKEEP_LOG", value_name = "FILTER")]
-    pub log: Option<String>,
+    #[arg(long, env = "STORMKEEP_LOG_LEVEL", value_name = "FILTER")]
+    pub log_level: Option<String>,
     /// How a line of the log is written: `text`, or `json` with an object a line [default: text]
     #[arg(long, env = "STORMKEEP_LOG_FORMAT", value_name = "FORMAT", hide_possible_values = true)]
     pub log_format: Option<LogFormat>,
@@ -136,6 +171,18 @@ pub enum ConfigError {
         /// What may have been meant.
         hint: String,
     },
+    /// A value of the table `[kinesis]` cannot be.
+    #[error(transparent)]
+    Kinesis(#[from] kinesis::InvalidSetting),
+    /// A value of the table `[cassandra]` cannot be.
+    #[error(transparent)]
+    Cassandra(#[from] cassandra::InvalidSettings),
+    /// A value of the tables `[lambda]` and `[webhook]` cannot be.
+    #[error(transparent)]
+    Push(#[from] push::InvalidSetting),
+    /// A table `[[subscription]]` makes no sense.
+    #[error(transparent)]
+    Subscription(#[from] subscription::InvalidEntry),
     /// A value cannot be.
     #[error("{name}: {what}")]
     Value {
@@ -156,7 +203,7 @@ pub struct Config {
     /// The certificate chain and the key.
     pub tls: Option<(PathBuf, PathBuf)>,
     /// What is logged.
-    pub log: String,
+    pub log_level: String,
     /// How.
     pub log_format: LogFormat,
     /// Threads that serve; `None`: one for each core.
@@ -165,6 +212,12 @@ pub struct Config {
     pub http: http::Options,
     /// The files.
     pub disk: disk::Options,
+    /// The cluster that this is a node of; `None`: this machine is alone.
+    pub cluster: Option<cluster::Settings>,
+    /// Pushing events.
+    pub push: push::Settings,
+    /// Groups that are to be there.
+    pub subscriptions: Vec<NewGroup>,
     /// The bounds of the listener, TLS apart.
     pub bounds: listen::Bounds,
     /// What was set, and is not as by default: `idle_s=60`, separated by blanks.
@@ -205,7 +258,17 @@ impl Layer {
             shards: self.shards.or(below.shards),
             tls_certificate: self.tls_certificate.or(below.tls_certificate),
             tls_key: self.tls_key.or(below.tls_key),
+            log_level: self.log_level.or(below.log_level),
             log: self.log.or(below.log),
+            store: self.store.or(below.store),
+            node_id: self.node_id.or(below.node_id),
+            role: self.role.or(below.role),
+            kinesis: self.kinesis.or(below.kinesis),
+            cassandra: self.cassandra.or(below.cassandra),
+            peers: self.peers.or(below.peers),
+            lambda: self.lambda.or(below.lambda),
+            webhook: self.webhook.or(below.webhook),
+            subscription: self.subscription.or(below.subscription),
             log_format: self.log_format.or(below.log_format),
             connections_max: self.connections_max.or(below.connections_max),
             idle_s: self.idle_s.or(below.idle_s),
@@ -227,6 +290,9 @@ impl Layer {
     fn checked(self) -> Result<Config, ConfigError> {
         let set = self.set();
         let http = self.http()?;
+        let push = self.push()?;
+        let cluster = self.cluster(&push)?;
+        let subscriptions = subscription::groups(self.subscription.unwrap_or_default())?;
         let wrong = |name, what: String| ConfigError::Value { name, what };
         let positive = |name, value: u64| match value {
             0 => Err(wrong(name, "0; at least 1".into())),
@@ -260,7 +326,10 @@ impl Layer {
             data: self.data.unwrap_or_else(|| "stormkeep-data".into()),
             listen: self.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 2113))),
             tls,
-            log: self.log.unwrap_or_else(|| "info".into()),
+            cluster,
+            push,
+            subscriptions,
+            log_level: self.log_level.unwrap_or_else(|| "info".into()),
             log_format: self.log_format.unwrap_or_default(),
             threads: threads.map(|n| n as usize),
             http,
@@ -324,7 +393,11 @@ impl Layer {
         let all = serde_json::to_value(self).unwrap_or_default();
         let all = all.as_object().into_iter().flatten();
         let set = all.filter(|(name, value)| {
-            !value.is_null() && !["data", "listen"].contains(&name.as_str())
+            // Tables may hold secrets.
+            !value.is_null()
+                && !value.is_object()
+                && !value.is_array()
+                && !["data", "listen"].contains(&name.as_str())
         });
         let pairs = set.map(|(name, value)| match value.as_str() {
             Some(text) => format!("{name}={text}"),

@@ -1,9 +1,9 @@
 //! One machine: the whole system in one process, on a log and a store in a directory.
 
-use std::{convert::Infallible, path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use stormkeep_core::{
-    Config, Node, Stats,
+    Config, Node, Stats, Worker,
     append::{Request, Response},
     env::{CallError, Env, Network, NodeId},
 };
@@ -11,6 +11,7 @@ use stormkeep_core::{
 use crate::{
     clock::TokioClock,
     disk::{self, Disk, DiskLog, DiskStore, OpenError, State},
+    push::Handlers,
     service::{Condition, Health, Service},
 };
 
@@ -32,6 +33,7 @@ pub struct Embedded {
     log: Arc<DiskLog>,
     store: Arc<DiskStore>,
     clock: TokioClock,
+    handlers: Handlers,
 }
 
 impl Env for Embedded {
@@ -39,7 +41,7 @@ impl Env for Embedded {
     type Store = DiskStore;
     type Network = Alone;
     type Clock = TokioClock;
-    type Handler = Infallible;
+    type Handler = Handlers;
 
     fn log(&self) -> &DiskLog {
         &self.log
@@ -56,22 +58,38 @@ impl Env for Embedded {
     fn clock(&self) -> &TokioClock {
         &self.clock
     }
+
+    fn handler(&self) -> &Handlers {
+        &self.handlers
+    }
 }
 
 /// A machine that runs: its files, and what it offers.
 pub struct Machine {
     disk: Arc<Disk>,
     service: Service<Embedded>,
+    worker: Worker<Embedded>,
+    handlers: Handlers,
 }
 
 impl Machine {
     /// Opens a data directory and starts the one node. Call it within a tokio runtime.
     pub fn start(path: &Path, options: &disk::Options) -> Result<Machine, OpenError> {
+        Machine::with(path, options, Handlers::default())
+    }
+
+    /// The same, and pushes events to these handlers.
+    pub fn with(
+        path: &Path,
+        options: &disk::Options,
+        handlers: Handlers,
+    ) -> Result<Machine, OpenError> {
         let disk = disk::open(path, options)?;
-        let env =
-            Embedded { log: disk.log.clone(), store: disk.store.clone(), clock: TokioClock::new() };
+        let (log, store, clock) = (disk.log.clone(), disk.store.clone(), TokioClock::new());
+        let env = Embedded { log, store, clock, handlers: handlers.clone() };
         let stats = Arc::new(Stats::default());
         let node = Node::start(env, NODE, config(), stats.clone());
+        let worker = Worker::beside(&node);
         let disk = Arc::new(disk);
         let looked = disk.clone();
         let health: Health = Arc::new(move || match looked.condition() {
@@ -80,12 +98,17 @@ impl Machine {
             State::Failed(reason) => Condition::Failed(reason),
         });
         let service = Service::new(node, stats, disk.directory.shards().len(), health);
-        Ok(Machine { disk, service })
+        Ok(Machine { disk, service, worker, handlers })
     }
 
     /// What it offers.
     pub fn service(&self) -> &Service<Embedded> {
         &self.service
+    }
+
+    /// What it pushes events to.
+    pub fn handlers(&self) -> &Handlers {
+        &self.handlers
     }
 
     /// Its files.
@@ -96,6 +119,8 @@ impl Machine {
     /// Finishes what is under way and closes the files. The service must not be used any more.
     pub async fn stop(self) -> std::io::Result<()> {
         self.service.close();
+        // First, since it parks events and writes progress.
+        self.worker.drain().await;
         self.service.drain().await;
         self.disk.close()?;
         let store = Arc::downgrade(&self.disk.store);

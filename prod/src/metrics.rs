@@ -78,10 +78,14 @@ struct Gauge {
     read: Box<dyn Fn() -> f64 + Send + Sync>,
 }
 
+/// Series that somebody else counts and writes.
+type Section = Box<dyn Fn(&mut String) + Send + Sync>;
+
 #[derive(Default)]
 struct Inner {
     routes: Mutex<Vec<Arc<Route>>>,
     gauges: Mutex<Vec<Gauge>>,
+    sections: Mutex<Vec<Section>>,
     subscriptions: AtomicUsize,
 }
 
@@ -132,6 +136,12 @@ impl Metrics {
         self.0.gauges.lock().unwrap_or_else(PoisonError::into_inner).push(gauge);
     }
 
+    /// Adds series that are written, whole and in this format, at each reading.
+    pub fn section(&self, write: impl Fn(&mut String) + Send + Sync + 'static) {
+        let mut sections = self.0.sections.lock().unwrap_or_else(PoisonError::into_inner);
+        sections.push(Box::new(write));
+    }
+
     /// Counts a follower until what is returned is dropped.
     pub fn following(&self) -> Following {
         self.0.subscriptions.fetch_add(1, Ordering::Relaxed);
@@ -154,6 +164,9 @@ impl Metrics {
             self.0.gauges.lock().unwrap_or_else(PoisonError::into_inner).iter()
         {
             gauge(&mut text, name, help, read());
+        }
+        for write in self.0.sections.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            write(&mut text);
         }
         if let Some(bytes) = resident_bytes() {
             let help = "memory of the process";
@@ -195,12 +208,14 @@ impl Metrics {
     }
 }
 
-fn head(text: &mut String, name: &str, kind: &str, help: &str) {
+/// What a series is: its help and its kind.
+pub(crate) fn head(text: &mut String, name: &str, kind: &str, help: &str) {
     // Writing to a string cannot fail.
     let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
 }
 
-fn line(text: &mut String, name: &str, labels: &str, value: f64) {
+/// One number of a series.
+pub(crate) fn line(text: &mut String, name: &str, labels: &str, value: f64) {
     let _ = writeln!(text, "{name}{labels} {value}");
 }
 

@@ -23,6 +23,17 @@ pub fn hint<'a>(word: &str, known: impl IntoIterator<Item = &'a str> + Clone) ->
     }
 }
 
+/// What serde says of a field or word that is not known, ``unknown field `x`, expected …``, with what was meant in the place of
+/// all that is known.
+pub fn unknown(message: &str) -> Option<String> {
+    let (what, known) =
+        message.split_once(", expected ").filter(|_| message.starts_with("unknown "))?;
+    let word = what.split('`').nth(1)?;
+    // Between the quotes stand the words.
+    let near = nearest(word, known.split('`').skip(1).step_by(2))?;
+    Some(format!("{what}: did you mean `{near}`?"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -37,5 +48,20 @@ mod tests {
         assert_eq!(nearest("qqq", KNOWN), None);
         assert_eq!(hint("lisen", KNOWN), "did you mean `listen`?");
         assert!(hint("qqq", KNOWN).starts_with("known are `listen`, "));
+    }
+
+    #[test]
+    fn serde_is_helped_out() {
+        #[derive(Debug, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Told {
+            _max_retries: Option<u32>,
+            _buffer_max: Option<u32>,
+        }
+        let error = |json: &str| serde_json::from_str::<Told>(json).unwrap_err().to_string();
+        let slip = unknown(&error(r#"{"_max_retry":1}"#)).unwrap();
+        assert_eq!(slip, "unknown field `_max_retry`: did you mean `_max_retries`?");
+        assert_eq!(unknown(&error(r#"{"qqq":1}"#)), None);
+        assert_eq!(unknown(&error("[")), None);
     }
 }

@@ -1,4 +1,4 @@
-//! What both APIs offer, over one node: appends, reads, deletions, and following a stream or all of them.
+//! What both APIs offer, over one node: appends, reads, deletions, following a stream or all of them, and groups.
 //!
 //! Nothing here knows of a protocol, and nothing in a protocol knows of the node.
 
@@ -23,6 +23,8 @@ use crate::{
     filter::Filter,
     follow::{AllSource, FollowError, Followed, From, StreamSource, follow},
 };
+
+mod groups;
 
 /// How often a deletion is tried when the stream's metadata changes under it.
 const DELETE_TRIES: u32 = 8;

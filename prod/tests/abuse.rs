@@ -39,7 +39,8 @@ const MIB: u64 = 1024 * 1024;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_idle_connections_cost_little_and_are_closed_in_the_end() {
     let folder = tempfile::tempdir().unwrap();
-    let mut server = Server::start(folder.path(), &["--idle-s", "6", "--log", "warn"]).unwrap();
+    let mut server =
+        Server::start(folder.path(), &["--idle-s", "6", "--log-level", "warn"]).unwrap();
     let mut count = 0;
     serves(&server, &mut count).await;
     let before = resident_bytes(&server);
@@ -69,7 +70,7 @@ async fn ten_thousand_idle_connections_cost_little_and_are_closed_in_the_end() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bytes_that_make_no_sense_end_their_connection_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
-    let mut server = Server::start(folder.path(), &["--log", "warn"]).unwrap();
+    let mut server = Server::start(folder.path(), &["--log-level", "warn"]).unwrap();
     let mut count = 0;
     let mut random = StdRng::seed_from_u64(7);
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
@@ -126,7 +127,7 @@ async fn read_of(server: &Server, stream: StreamIdentifier) -> tonic::Status {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readers_that_do_not_read_hold_no_more_than_a_page() {
     let folder = tempfile::tempdir().unwrap();
-    let mut server = Server::start(folder.path(), &["--log", "warn"]).unwrap();
+    let mut server = Server::start(folder.path(), &["--log-level", "warn"]).unwrap();
     let mut client = server.client().await.unwrap();
     for n in 0..400u64 {
         let appended = append(&mut client, "long", n.checked_sub(1), u128::from(n) + 1, 200_000);

@@ -91,7 +91,7 @@ async fn nothing_acknowledged_is_lost_and_nothing_is_doubled() {
         })
         .collect();
     // Small segments, so that a crash meets the change from one to the next.
-    let flags = ["--disk-segment-bytes", "4194304", "--shards", "2", "--log", "warn"];
+    let flags = ["--disk-segment-bytes", "4194304", "--shards", "2", "--log-level", "warn"];
     for crash in 0..crashes {
         let mut server = Server::start(folder.path(), &flags).unwrap();
         // All are looked at now and then, a few every time: reading all after each crash would take the time that

@@ -38,7 +38,7 @@ impl Drop for Small {
 async fn a_full_disk_refuses_appends_until_there_is_space() {
     let disk = Small::mount(512);
     let data = disk.path().join("data");
-    let flags = ["--disk-segment-bytes", "4194304", "--log", "warn"];
+    let flags = ["--disk-segment-bytes", "4194304", "--log-level", "warn"];
     let mut server = Server::start(&data, &flags).unwrap();
     let mut client = server.client().await.unwrap();
     let mut known = Vec::new();

@@ -3,7 +3,6 @@
 mod store;
 
 use std::{
-    convert::Infallible,
     future::Future,
     hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
@@ -16,8 +15,8 @@ use stormkeep_core::{
     append::{Request, Response},
     entry::Entry,
     env::{
-        CallError, Clock, Cursor, Env, Log, LogError, Network, NodeId, Page, Position, Put,
-        PutError, ReadLogError,
+        CallError, Clock, Cursor, DeliverError, Delivered, Delivery, Env, Handler, Log, LogError,
+        Network, NodeId, Page, Position, Put, PutError, ReadLogError,
     },
     shard::{ShardId, ShardInfo},
     time::WallTime,
@@ -27,6 +26,7 @@ use crate::{
     fault::Place,
     history::Nanos,
     host::Inbound,
+    model::lambda,
     plant::{Bent, Plant},
     world::{MS, Reply, World},
 };
@@ -39,6 +39,7 @@ pub struct SimEnv {
     store: Bent<SimStore>,
     network: SimNetwork,
     clock: SimClock,
+    handler: SimHandler,
 }
 
 impl SimEnv {
@@ -50,6 +51,7 @@ impl SimEnv {
             store: Bent::new(SimStore::new(here()), world.plan.plant),
             network: SimNetwork(here()),
             clock: SimClock(here()),
+            handler: SimHandler(here()),
         }
     }
 }
@@ -59,7 +61,7 @@ impl Env for SimEnv {
     type Store = Bent<SimStore>;
     type Network = SimNetwork;
     type Clock = SimClock;
-    type Handler = Infallible;
+    type Handler = SimHandler;
 
     fn log(&self) -> &SimLog {
         &self.log
@@ -72,6 +74,9 @@ impl Env for SimEnv {
     }
     fn clock(&self) -> &SimClock {
         &self.clock
+    }
+    fn handler(&self) -> &SimHandler {
+        &self.handler
     }
 }
 
@@ -243,6 +248,18 @@ impl Network for SimNetwork {
         let late = Err(CallError::Unknown);
         let timeout = timeout.as_nanos() as Nanos;
         self.0.world.request(self.0.node, place, timeout, late, serve).await
+    }
+}
+
+/// The function service, over a link.
+pub struct SimHandler(Here);
+
+impl Handler for SimHandler {
+    async fn deliver(&self, delivery: Delivery) -> Result<Delivered, DeliverError> {
+        let timeout = self.0.world.lambda().timeout();
+        let serve = move |world: &Arc<World>, reply| lambda::invoke(world, &delivery, reply);
+        let late = Err(DeliverError::TimedOut);
+        self.0.world.request(self.0.node, Place::Handlers, timeout, late, serve).await
     }
 }
 

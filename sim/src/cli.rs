@@ -8,6 +8,7 @@ pub mod chaos;
 pub mod corpus;
 pub mod engine;
 mod json;
+mod live;
 pub mod output;
 mod progress;
 mod replay;
@@ -66,6 +67,7 @@ fn command(command: Command, engine: &dyn Engine) -> Result<Well, BadInput> {
         Command::Chaos(args) => chaos_command(&args, engine),
         Command::Replay(args) => replay::command(&args, engine),
         Command::Shrink(args) => shrink::command(&args, engine),
+        Command::Live(args) => live::command(&args),
         Command::Speed(args) => speed::command(&args, engine),
         Command::Scenarios => {
             for scenario in Scenario::ALL {

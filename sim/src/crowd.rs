@@ -2,6 +2,7 @@
 //! wait, give up, try again, and write down all that they see.
 
 mod choose;
+mod consume;
 mod digest;
 mod last_calls;
 mod react;
@@ -10,6 +11,8 @@ use std::{sync::Arc, time::Duration};
 
 use stormkeep_core::{
     append::{AppendError, ReadError, Request, Response},
+    consume::{ConsumeError, ManageError},
+    event::RecordedEvent,
     shard::{Checkpoint, ShardId},
     stream::StreamName,
     time::GlobalPosition,
@@ -26,6 +29,8 @@ use crate::{
 use digest::digest;
 use react::{Next, react};
 
+use consume::Part;
+pub use consume::{handled, settings};
 pub use last_calls::{inspect, last_words, overlook, probe};
 
 /// What a client is for.
@@ -39,6 +44,8 @@ enum Role {
     Flash(u32),
     /// Gives up soon, and tries again at once.
     Merciless,
+    /// Has to do with the group of this number.
+    Group(u32, Part),
     /// Reads a shard's log from its beginning.
     Follow(ShardId, Checkpoint),
     /// Reads all shards in their one order, from the beginning.
@@ -63,6 +70,15 @@ struct Client {
     made: u64,
     /// The node that it asks next, if it is of matter.
     pinned: Option<u32>,
+    /// What a consumer has fetched: places and events.
+    holds: Vec<(u64, RecordedEvent)>,
+}
+
+impl Role {
+    /// Whether its calls must end before the world is at rest: those of consumers never do.
+    fn counts(&self) -> bool {
+        !matches!(self, Role::Group(..))
+    }
 }
 
 /// See the module's docs.
@@ -102,6 +118,11 @@ impl Crowd {
         }
     }
 
+    /// Whether the faults are over, and everybody does as he should.
+    pub fn is_calm(&self) -> bool {
+        self.stopping
+    }
+
     /// Whether any call waits for an answer.
     pub fn is_quiet(&self) -> bool {
         self.under_way == 0
@@ -110,7 +131,15 @@ impl Crowd {
     fn join(&mut self, role: Role, until: Option<Nanos>) -> u32 {
         let number = self.clients.len() as u32;
         let stream = Stream::new(self.seed, "client", u64::from(number));
-        self.clients.push(Client { role, stream, until, tries: 0, made: 0, pinned: None });
+        self.clients.push(Client {
+            role,
+            stream,
+            until,
+            tries: 0,
+            made: 0,
+            pinned: None,
+            holds: Vec::new(),
+        });
         number
     }
 }
@@ -127,6 +156,7 @@ pub fn start(world: &Arc<World>) {
         turn_after(world, client, 1000 * MS);
     }
     follow_shards(world);
+    consume::start(world);
 }
 
 /// One client begins to follow each shard that nobody follows yet.
@@ -187,7 +217,10 @@ fn turn(world: &Arc<World>, number: u32) {
         let client = &mut crowd.clients[number as usize];
         let last_call =
             matches!(client.role, Role::Probe(..) | Role::Inspect(..) | Role::Overlook { .. });
-        if (crowd.stopping && !last_call) || client.until.is_some_and(|until| now >= until) {
+        let consumer = matches!(client.role, Role::Group(_, Part::Consumer(_)));
+        if (crowd.stopping && !last_call && !consumer)
+            || client.until.is_some_and(|until| now >= until)
+        {
             return;
         }
         client.tries = 0;
@@ -207,8 +240,13 @@ fn ask(world: &Arc<World>, number: u32, question: Exchange) {
     let now = world.kernel.now();
     let (node, timeout) = {
         let mut crowd = world.crowd();
-        crowd.under_way += 1;
+        crowd.under_way += usize::from(crowd.clients[number as usize].role.counts());
         let client = &mut crowd.clients[number as usize];
+        if let Exchange::Settle(settle, _) = &question
+            && client.tries == 0
+        {
+            consume::before_settling(world, &client.holds, settle);
+        }
         let node = match client.role {
             Role::Probe(_, node) | Role::Overlook { node, .. } => node,
             _ if client.pinned.is_some() => client.pinned.take().unwrap_or_default(),
@@ -225,6 +263,10 @@ fn ask(world: &Arc<World>, number: u32, question: Exchange) {
         Exchange::Read(read, _) => Request::ReadStream(read.clone()),
         Exchange::Follow(read, _) => Request::ReadLog(read.clone()),
         Exchange::All(read, _) => Request::ReadAll(*read),
+        Exchange::Manage(manage, _) => Request::Manage(manage.clone()),
+        Exchange::Fetch(fetch, _) => Request::Fetch(fetch.clone()),
+        Exchange::Settle(settle, _) => Request::Settle(settle.clone()),
+        Exchange::Leave(leave, _) => Request::Leave(leave.clone()),
     };
     let content = digest(&question);
     let call = {
@@ -269,6 +311,11 @@ fn ask(world: &Arc<World>, number: u32, question: Exchange) {
                 Request::ReadStream(_) => Response::ReadStream(Err(ReadError::Unavailable)),
                 Request::ReadLog(_) => Response::ReadLog(Err(ReadError::Unavailable)),
                 Request::ReadAll(_) => Response::ReadAll(Err(ReadError::Unavailable)),
+                Request::Fetch(_) => Response::Fetch(Err(ConsumeError::Unavailable)),
+                Request::Settle(_) => Response::Settle(Err(ConsumeError::Unavailable)),
+                Request::Leave(_) => Response::Leave(Err(ConsumeError::Unavailable)),
+                Request::Manage(_) => Response::Manage(Err(ManageError::Unknown)),
+                Request::Units(_) => Response::Units(Vec::new()),
             }),
         }
     });
@@ -290,6 +337,10 @@ fn hear(world: &Arc<World>, call: usize, response: Option<Response>) {
             (Exchange::Read(_, seen), Some(Response::ReadStream(answer))) => *seen = Some(answer),
             (Exchange::Follow(_, seen), Some(Response::ReadLog(answer))) => *seen = Some(answer),
             (Exchange::All(_, seen), Some(Response::ReadAll(answer))) => *seen = Some(answer),
+            (Exchange::Manage(_, seen), Some(Response::Manage(answer))) => *seen = Some(answer),
+            (Exchange::Fetch(_, seen), Some(Response::Fetch(answer))) => *seen = Some(answer),
+            (Exchange::Settle(_, seen), Some(Response::Settle(answer))) => *seen = Some(answer),
+            (Exchange::Leave(_, seen), Some(Response::Leave(answer))) => *seen = Some(answer),
             _ => {}
         }
         (record.client, record.node, record.what.clone())
@@ -297,16 +348,21 @@ fn hear(world: &Arc<World>, call: usize, response: Option<Response>) {
     world.note("answered", number, digest(&what));
     let next = {
         let mut crowd = world.crowd();
-        crowd.under_way -= 1;
+        crowd.under_way -= usize::from(crowd.clients[number as usize].role.counts());
         react(world, &mut crowd, number, node, what)
     };
     let here = world.clone();
     match next {
         Next::Turn(wait) => world.kernel.after(wait, move || turn(&here, number)),
         Next::Again(wait, question) => {
-            world.crowd().under_way += 1;
+            let counts = {
+                let mut crowd = world.crowd();
+                let counts = usize::from(crowd.clients[number as usize].role.counts());
+                crowd.under_way += counts;
+                counts
+            };
             world.kernel.after(wait, move || {
-                here.crowd().under_way -= 1;
+                here.crowd().under_way -= counts;
                 ask(&here, number, question);
             });
         }

@@ -17,6 +17,8 @@ pub enum Place {
     Log,
     /// The store service.
     Store,
+    /// The handlers that events are pushed to.
+    Handlers,
 }
 
 impl fmt::Display for Place {
@@ -26,6 +28,7 @@ impl fmt::Display for Place {
             Place::Clients => f.write_str("clients"),
             Place::Log => f.write_str("log"),
             Place::Store => f.write_str("store"),
+            Place::Handlers => f.write_str("handlers"),
         }
     }
 }
@@ -38,8 +41,9 @@ impl FromStr for Place {
             "clients" => Ok(Place::Clients),
             "log" => Ok(Place::Log),
             "store" => Ok(Place::Store),
+            "handlers" => Ok(Place::Handlers),
             _ => text.strip_prefix('n').and_then(|n| n.parse().ok()).map(Place::Node).ok_or_else(
-                || format!("{text:?} is no place; use n0, n1, …, clients, log or store"),
+                || format!("{text:?} is no place; use n0, n1, …, clients, log, store or handlers"),
             ),
         }
     }

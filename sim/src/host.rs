@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use futures::{StreamExt, channel::mpsc, select_biased, stream::FuturesUnordered};
 use madsim::task::NodeId as RuntimeNode;
 use stormkeep_core::{
-    Config, Node, Stats,
+    Config, Node, Stats, Worker,
     append::{Request, Response},
     env::NodeId,
     time::WallTime,
@@ -87,6 +87,8 @@ pub struct Host {
     pub inbox: Option<mpsc::UnboundedSender<Inbound>>,
     /// The process that runs.
     pub node: Option<Node<SimEnv>>,
+    /// Its worker, if it has one.
+    pub worker: Option<Worker<SimEnv>>,
     /// How many processes it has started.
     pub processes: u32,
     /// What all its processes have counted.
@@ -108,6 +110,7 @@ impl Host {
             runtime: None,
             inbox: None,
             node: None,
+            worker: None,
             processes: 0,
             stats: Arc::default(),
             clocks: Clocks { local: 0, changed: 0, ppm: 0, ahead_us },
@@ -152,10 +155,14 @@ async fn process(world: Arc<World>, number: u32) {
         let host = &hosts[number as usize];
         (host.config.clone(), host.stats.clone())
     };
-    let node = Node::start(SimEnv::new(&world, number), NodeId(number), config, stats);
+    let (workers, apart) = world.plan.delivery.as_ref().map_or((0, 0), |d| (d.workers, d.apart));
+    let start = if number < apart { Node::without_shards } else { Node::start };
+    let node = start(SimEnv::new(&world, number), NodeId(number), config, stats);
+    let worker = (number < workers).then(|| Worker::beside(&node));
     {
         let mut hosts = world.hosts();
         let host = &mut hosts[number as usize];
+        host.worker = worker;
         host.inbox = Some(door);
         host.node = Some(node.clone());
         host.processes += 1;
@@ -190,6 +197,7 @@ pub fn kill(world: &Arc<World>, number: u32) {
         let host = &mut hosts[number as usize];
         host.inbox = None;
         host.node = None;
+        host.worker = None;
         host.runtime
     };
     world.note("killed", number, 0);

@@ -84,6 +84,35 @@ impl Kernel {
         Sleep { timer }
     }
 
+    /// Makes everything happen that is due by `now`, which is the time from then on. For a world in real time, which
+    /// has no [`drive`](Kernel::drive).
+    pub fn catch_up(&self, now: Nanos) {
+        self.run_due(now);
+        let mut state = self.lock();
+        state.now = state.now.max(now);
+    }
+
+    /// Makes everything happen that is due. When the next event is.
+    fn run_due(&self, due: Nanos) -> Option<Nanos> {
+        loop {
+            let event = {
+                let mut state = self.lock();
+                match state.queue.peek() {
+                    Some(event) if event.at <= due => {}
+                    next => return next.map(|event| event.at),
+                }
+                let event = state.queue.pop()?;
+                state.now = event.at;
+                event
+            };
+            virtual_time::set_now(event.at);
+            match event.action {
+                Action::Call(callback) => callback(),
+                Action::Fire(timer) => timer.fire(),
+            }
+        }
+    }
+
     /// The task that makes events happen. Spawn it once, outside of the simulated nodes.
     pub fn drive(self: &Arc<Self>) -> Drive {
         let time = TimeHandle::current();
@@ -132,23 +161,7 @@ impl Future for Drive {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             let due = self.time.elapsed().as_nanos() as Nanos;
-            let next = loop {
-                let event = {
-                    let mut state = self.kernel.lock();
-                    match state.queue.peek() {
-                        Some(event) if event.at <= due => {}
-                        next => break next.map(|event| event.at),
-                    }
-                    let Some(event) = state.queue.pop() else { break None };
-                    state.now = event.at;
-                    event
-                };
-                virtual_time::set_now(event.at);
-                match event.action {
-                    Action::Call(callback) => callback(),
-                    Action::Fire(timer) => timer.fire(),
-                }
-            };
+            let next = self.kernel.run_due(due);
             let mut state = self.kernel.lock();
             state.driver = Some(cx.waker().clone());
             state.armed = next;

@@ -23,6 +23,7 @@ pub mod fault;
 pub mod history;
 pub mod host;
 pub mod kernel;
+pub mod live;
 pub mod model;
 pub mod oracle;
 pub mod plan;

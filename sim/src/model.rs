@@ -5,5 +5,6 @@
 pub mod cassandra;
 pub mod effects;
 pub mod kinesis;
+pub mod lambda;
 pub mod links;
 pub mod paxos;

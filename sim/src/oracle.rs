@@ -11,12 +11,14 @@
 //! | gapless | `gapless.rs` |
 //! | faithful | `faithful.rs` (the store), `followers.rs` (who reads the log) |
 //! | ordered | `ordered.rs` |
+//! | delivered | `delivered.rs` |
 //! | live | `live.rs` |
 //! | repeatable | `repeatable.rs` |
 //!
 //! An oracle claims only what holds in every correct run: one false alarm costs more trust than ten
 //! found faults earn. Where an answer leaves two truths open, its module says so and takes both.
 
+mod delivered;
 mod durable;
 mod faithful;
 mod fenced;
@@ -37,8 +39,9 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 use stormkeep_core::{
-    env::LogRecord,
+    env::{LogRecord, Progress},
     event::RecordedEvent,
+    group::{Group, GroupNumber},
     head::Head,
     shard::{Checkpoint, ShardId, ShardInfo},
     stream::StreamName,
@@ -66,6 +69,8 @@ pub enum Promise {
     /// No event ever appears behind a position that was already read; a strong read shows every append that its node
     /// answered before.
     Ordered,
+    /// Every group sees every event at least once, in stream order, and no progress is written beyond what is settled.
+    Delivered,
     /// When faults stop, every call ends, every shard has an owner and lag returns to zero in time.
     Live,
     /// The same seed gives the same run, event for event.
@@ -83,6 +88,7 @@ impl fmt::Display for Promise {
             Promise::Faithful => "faithful",
             Promise::Fenced => "fenced",
             Promise::Ordered => "ordered",
+            Promise::Delivered => "delivered",
             Promise::Live => "live",
             Promise::Repeatable => "repeatable",
             Promise::NoPanic => "no-panic",
@@ -118,6 +124,8 @@ pub struct StoreDump {
     pub heads: BTreeMap<StreamName, Head>,
     /// The checkpoints.
     pub checkpoints: BTreeMap<ShardId, Checkpoint>,
+    /// How far shards are settled for groups.
+    pub progress: BTreeMap<(ShardId, GroupNumber), Progress>,
 }
 
 /// How the run came to rest after the faults had stopped.
@@ -146,6 +154,8 @@ pub struct Evidence {
     pub store: StoreDump,
     /// What every quorum of the store sees at the least: the second newest of each row.
     pub surely: StoreDump,
+    /// The groups, as their document says at the end.
+    pub groups: Vec<Group>,
     /// How the run came to rest.
     pub rest: Rest,
     /// Whether every message between nodes arrived once at the most. Then a *no* and a *busy* are exact.
@@ -165,6 +175,7 @@ const ORACLES: &[(Promise, Oracle)] = &[
     (Promise::Faithful, faithful::check),
     (Promise::Faithful, followers::check),
     (Promise::Ordered, ordered::check),
+    (Promise::Delivered, delivered::check),
     (Promise::Live, live::check),
 ];
 

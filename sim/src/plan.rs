@@ -2,9 +2,13 @@
 //! [`Scenario`](crate::scenario::Scenario), printed before the run, and written to the seed file whole, so
 //! that a seed keeps its meaning.
 
+mod delivery;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{fault::Fault, plant::Plant, scenario::Scenario};
+
+pub use delivery::{Delivery, GroupKnobs, LambdaKnobs, SourceKnob};
 
 /// See the module's docs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,6 +39,9 @@ pub struct Plan {
     pub store: StoreKnobs,
     /// The settings of the nodes.
     pub core: CoreKnobs,
+    /// What is delivered; `None`: nothing, and no worker runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<Delivery>,
     /// What goes wrong, and when.
     #[serde(default)]
     pub faults: Vec<Fault>,

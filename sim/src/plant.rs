@@ -12,8 +12,11 @@ use serde::{Deserialize, Serialize};
 use stormkeep_core::{
     append::{Direction, Freshness},
     entry::Entry,
-    env::{EpochRow, NodeRow, Row, Store, StoreError, Swap},
+    env::{
+        Document, DocumentKey, EpochRow, NodeRow, Progress, Rewritten, Row, Store, StoreError, Swap,
+    },
     event::RecordedEvent,
+    group::GroupNumber,
     head::Head,
     shard::{Checkpoint, ShardId},
     stream::StreamName,
@@ -31,14 +34,24 @@ pub enum Plant {
     NoEpochCheck,
     /// The log renumbers batches as they land, so that the accept rule sees no repeats.
     NoBatchIndex,
+    /// Progress is written up to what is folded, whether it is settled or not.
+    CheckpointBeforeAck,
+    /// Whoever goes on with a shard for a group begins at the end of what is folded.
+    StartsAtEnd,
     /// Whoever reads all shards is told that each has closed a second more than it has.
     EarlyWatermark,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: &[Plant] =
-        &[Plant::None, Plant::NoEpochCheck, Plant::NoBatchIndex, Plant::EarlyWatermark];
+    pub const ALL: &[Plant] = &[
+        Plant::None,
+        Plant::NoEpochCheck,
+        Plant::NoBatchIndex,
+        Plant::EarlyWatermark,
+        Plant::CheckpointBeforeAck,
+        Plant::StartsAtEnd,
+    ];
 
     /// Its name.
     pub fn name(self) -> &'static str {
@@ -47,6 +60,8 @@ impl Plant {
             Plant::NoEpochCheck => "no-epoch-check",
             Plant::NoBatchIndex => "no-batch-index",
             Plant::EarlyWatermark => "early-watermark",
+            Plant::CheckpointBeforeAck => "checkpoint-before-ack",
+            Plant::StartsAtEnd => "starts-at-end",
         }
     }
 }
@@ -130,7 +145,17 @@ impl<S: Store> Store for Bent<S> {
         Ok(swap)
     }
 
-    async fn write(&self, rows: Vec<Row>) -> Result<(), StoreError> {
+    async fn write(&self, rows: &[Row]) -> Result<(), StoreError> {
+        if self.plant == Plant::CheckpointBeforeAck {
+            let mut rows = rows.to_vec();
+            for row in &mut rows {
+                if let Row::Progress(shard, _, progress) = row {
+                    let closed = self.store.checkpoint(*shard).await?.closed;
+                    progress.next = progress.next.max(closed.plus(1));
+                }
+            }
+            return self.store.write(&rows).await;
+        }
         self.store.write(rows).await
     }
 
@@ -174,6 +199,25 @@ impl<S: Store> Store for Bent<S> {
 
     async fn checkpoint(&self, shard: ShardId) -> Result<Checkpoint, StoreError> {
         self.store.checkpoint(shard).await
+    }
+
+    async fn documents(&self, keys: &[DocumentKey]) -> Result<Vec<Document>, StoreError> {
+        self.store.documents(keys).await
+    }
+
+    async fn rewrite(&self, from: Document, to: Document) -> Result<Rewritten, StoreError> {
+        self.store.rewrite(from, to).await
+    }
+
+    async fn progress(&self, shard: ShardId) -> Result<Vec<(GroupNumber, Progress)>, StoreError> {
+        let mut rows = self.store.progress(shard).await?;
+        if self.plant == Plant::StartsAtEnd {
+            let closed = self.store.checkpoint(shard).await?.closed;
+            for (_, progress) in &mut rows {
+                progress.next = progress.next.max(closed.plus(1));
+            }
+        }
+        Ok(rows)
     }
 
     async fn nodes(&self) -> Result<Vec<NodeRow>, StoreError> {

@@ -14,7 +14,10 @@ use stormkeep_core::{
     Counter,
     append::Outcome,
     entry::Entry,
+    env::DocumentKey,
+    group::{Group, Groups},
     shard::{Checkpoint, ShardId, replay::Replay},
+    time::HybridTime,
 };
 
 use crate::{
@@ -49,27 +52,49 @@ const THREAD: &str = "simulation";
 /// Runs a plan, on a fresh OS thread (a second run on one thread would differ: the standard library
 /// keeps its hash keys by thread). Never panics: a panic within is a violation of *no-panic*.
 pub fn run(plan: &Plan, options: &Options) -> RunReport {
-    catch_panics();
     let (plan, options) = (plan.clone(), options.clone());
     let seed = plan.seed;
     let body = move || {
         let log = options.log.clone().unwrap_or_else(tracing::Dispatch::none);
-        let run = || tracing::dispatcher::with_default(&log, || simulate(plan, &options));
-        panic::catch_unwind(panic::AssertUnwindSafe(run)).unwrap_or_else(|_| panicked(seed))
+        tracing::dispatcher::with_default(&log, || simulate(plan, &options))
     };
-    let spawned = thread::Builder::new().name(THREAD.into()).spawn(body);
-    match spawned.map(thread::JoinHandle::join) {
-        Ok(Ok(report)) => report,
-        _ => panicked(seed),
-    }
+    on_a_fresh_thread(body).unwrap_or_else(|(at, seen)| {
+        let expected = "no code panics, whatever goes wrong".into();
+        let violation = Violation { promise: Promise::NoPanic, expected, seen, at };
+        RunReport { seed, violation: Some(violation), ..RunReport::default() }
+    })
 }
 
-fn panicked(seed: u64) -> RunReport {
-    let seen = PANIC.take().unwrap_or_else(|| "a panic without a message".into());
-    let expected = "no code panics, whatever goes wrong".into();
-    let violation =
-        Violation { promise: Promise::NoPanic, expected, seen, at: virtual_time::now() };
-    RunReport { seed, violation: Some(violation), ..RunReport::default() }
+/// Lets a visitor into the world of a plan: its links and services are there, but no node has started, no client
+/// calls, and no fault of the plan strikes, unless the visitor sees to it. For tests of the models and the adapters.
+/// `Err`: it panicked, and said this.
+pub fn visit<T, V>(
+    plan: &Plan,
+    visitor: impl FnOnce(Arc<World>) -> V + Send + 'static,
+) -> Result<T, String>
+where
+    T: Send + 'static,
+    V: Future<Output = T> + 'static,
+{
+    let plan = plan.clone();
+    on_a_fresh_thread(move || within(plan, false, visitor).1).map_err(|(_, panic)| panic)
+}
+
+/// Runs a simulation on a thread of its own. `Err`: it panicked; when, and what it said.
+fn on_a_fresh_thread<T: Send + 'static>(
+    body: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, (Nanos, String)> {
+    catch_panics();
+    let said = || PANIC.take().unwrap_or_else(|| "a panic without a message".into());
+    let body = move || {
+        panic::catch_unwind(panic::AssertUnwindSafe(body))
+            .map_err(|_| (virtual_time::now(), said()))
+    };
+    match thread::Builder::new().name(THREAD.into()).spawn(body).map(thread::JoinHandle::join) {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(_)) => Err((0, "a panic without a message".into())),
+        Err(error) => Err((0, format!("no thread for the simulation: {error}"))),
+    }
 }
 
 /// Panics of simulations become violations; they are not printed. All others are left as they were.
@@ -89,14 +114,26 @@ fn catch_panics() {
 }
 
 fn simulate(plan: Plan, options: &Options) -> RunReport {
+    let (world, rest) = within(plan, options.keep_trace, |world| async move { live(&world).await });
+    let evidence = gather(&world, rest);
+    let violation = oracle::check(&evidence).into_iter().next();
+    report(&world, &evidence, violation)
+}
+
+/// A world, from its first moment until `body` has ended.
+fn within<T, V: Future<Output = T>>(
+    plan: Plan,
+    keep_trace: bool,
+    body: impl FnOnce(Arc<World>) -> V,
+) -> (Arc<World>, T) {
     virtual_time::set_now(0);
     let runtime = Runtime::with_seed_and_config(plan.seed, madsim::Config::default());
-    let (world, services) = World::new(plan, options.keep_trace);
+    let (world, services) = World::new(plan, keep_trace);
     let here = world.clone();
-    let rest = runtime.block_on(async move {
+    let output = runtime.block_on(async move {
         let drive = madsim::task::spawn(here.kernel.drive());
         let services = madsim::task::spawn(world::serve(services));
-        let rest = live(&here).await;
+        let output = body(here.clone()).await;
         // Everything in the world holds the world. Tasks are dropped when they are polled next.
         for number in 0..here.plan.nodes {
             host::kill(&here, number);
@@ -105,11 +142,9 @@ fn simulate(plan: Plan, options: &Options) -> RunReport {
         drive.abort();
         here.kernel.clear();
         madsim::time::sleep(Duration::from_millis(1)).await;
-        rest
+        output
     });
-    let evidence = gather(&world, rest);
-    let violation = oracle::check(&evidence).into_iter().next();
-    report(&world, &evidence, violation)
+    (world, output)
 }
 
 /// The two phases of a run: work and faults, then rest.
@@ -139,12 +174,13 @@ async fn rest(world: &Arc<World>) -> Rest {
     tracing::info!(limit_ms = world.plan.rest_within_ms, "healed");
     let mut folds = Folds::default();
     let mut stage = 0;
-    let mut goal = BTreeMap::new();
+    let (mut goal, mut due) = (BTreeMap::new(), BTreeMap::new());
     loop {
         world.kernel.sleep(100 * MS).await;
         let quiet = world.crowd().is_quiet();
         let unfinished = world.crowd().unfinished;
-        let lagging = lagging(world, &goal);
+        let mut lagging = lagging(world, &goal);
+        lagging.extend(undelivered(world, &due));
         match stage {
             0 if quiet => {
                 crowd::probe(world);
@@ -153,6 +189,7 @@ async fn rest(world: &Arc<World>) -> Rest {
             1 if unfinished == 0 => {
                 crowd::inspect(world, 200);
                 goal = folds.catch_up(world);
+                due = folds.closed();
                 stage = 2;
             }
             2 if unfinished == 0 => {
@@ -201,6 +238,11 @@ impl Folds {
         }
         accepted
     }
+
+    /// The time that each shard has closed by now.
+    fn closed(&self) -> BTreeMap<ShardId, HybridTime> {
+        self.replays.iter().map(|(id, (_, replay))| (*id, replay.checkpoint().closed)).collect()
+    }
 }
 
 /// The shards whose checkpoint is not where it has to be, a line each.
@@ -219,6 +261,35 @@ fn lagging(world: &World, goal: &BTreeMap<ShardId, u64>) -> Vec<String> {
     lines
 }
 
+/// The shards that are not settled for a group as far as they have to be, a line each.
+fn undelivered(world: &World, due: &BTreeMap<ShardId, HybridTime>) -> Vec<String> {
+    let mut lines = Vec::new();
+    if world.plan.delivery.is_none() {
+        return lines;
+    }
+    let shards = world.log().all_shards();
+    for group in groups(world) {
+        for info in shards.iter().filter(|info| group.touches(info.range)) {
+            let Some(closed) = due.get(&info.id) else { continue };
+            let settled = world.store().progress(info.id, group.number);
+            let done = settled.ended || (!info.closed && settled.next > *closed);
+            if *closed >= group.start.time() && !done {
+                lines.push(format!(
+                    "group {}: shard {} is settled up to {}, and should be up to {closed}",
+                    group.id, info.id, settled.next
+                ));
+            }
+        }
+    }
+    lines
+}
+
+/// The groups, as their document says.
+fn groups(world: &World) -> Vec<Group> {
+    let body = world.store().document(DocumentKey::Groups).body;
+    Groups::decode(&body).map(|groups| groups.groups).unwrap_or_default()
+}
+
 fn gather(world: &World, rest: Rest) -> Evidence {
     let (shards, logs) = {
         let log = world.log();
@@ -231,7 +302,8 @@ fn gather(world: &World, rest: Rest) -> Evidence {
         let store = world.store();
         (store.dump(1), store.dump(QUORUM))
     };
-    Evidence { history, shards, logs, store, surely, rest, delivered_once }
+    let groups = groups(world);
+    Evidence { history, shards, logs, store, surely, groups, rest, delivered_once }
 }
 
 fn report(world: &World, evidence: &Evidence, violation: Option<Violation>) -> RunReport {

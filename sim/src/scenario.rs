@@ -1,6 +1,7 @@
 //! Scenarios: from a seed to a plan. Each is a sentence.
 
 mod chaos;
+mod deliver;
 mod draw;
 
 use std::{fmt, str::FromStr};

@@ -122,9 +122,10 @@ fn running(world: &Arc<World>, node: u32, then: impl FnOnce(madsim::task::NodeId
 }
 
 fn drain(world: &Arc<World>, number: u32) {
-    let (node, process) = {
+    let (node, worker, process) = {
         let hosts = world.hosts();
-        (hosts[number as usize].node.clone(), hosts[number as usize].processes)
+        let host = &hosts[number as usize];
+        (host.node.clone(), host.worker.clone(), host.processes)
     };
     let Some(node) = node else { return };
     let here = world.clone();
@@ -140,7 +141,12 @@ fn drain(world: &Arc<World>, number: u32) {
                 here.kernel.sleep(100 * MS).await;
             }
         };
-        let drained = node.drain();
+        let drained = async {
+            if let Some(worker) = worker {
+                worker.drain().await;
+            }
+            node.drain().await;
+        };
         futures::future::select(std::pin::pin!(drained), std::pin::pin!(watch)).await;
         if !gone(&here) {
             host::kill(&here, number);

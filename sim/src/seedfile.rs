@@ -31,7 +31,7 @@ pub(crate) use near::near;
 pub const VERSION: u32 = 1;
 
 /// The git commit of this build, or `unknown`.
-pub const COMMIT: &str = env!("STORMKEEP_COMMIT");
+pub const COMMIT: &str = env!("BUILD_COMMIT");
 
 /// See the module's docs.
 #[derive(Debug, Clone, PartialEq)]

@@ -14,6 +14,7 @@ use futures::{
     stream::FuturesUnordered,
 };
 use madsim::runtime::Handle;
+use stormkeep_core::{consume::Unit, event::RecordedEvent, group::GroupId, stream::StreamName};
 
 use crate::{
     crowd::Crowd,
@@ -25,6 +26,7 @@ use crate::{
         cassandra::Cassandra,
         effects::Effects,
         kinesis::Kinesis,
+        lambda::Lambda,
         links::{Fate, Links},
     },
     plan::Plan,
@@ -46,6 +48,9 @@ pub struct World {
     links: Mutex<Links>,
     log: Mutex<Kinesis>,
     store: Mutex<Cassandra>,
+    lambda: Mutex<Lambda>,
+    /// Under which lease each event was fetched first: who fetches it under a later one sees it again.
+    fetched: Mutex<BTreeMap<(GroupId, StreamName, u64), Unit>>,
     hosts: Mutex<Vec<Host>>,
     crowd: Mutex<Crowd>,
     history: Mutex<History>,
@@ -92,6 +97,17 @@ pub const RARE: &[&str] = &[
     "reads that saw a deleted stream",
     "reads of all shards answered",
     "events seen by those who follow all shards",
+    "events fetched again under a later lease",
+    "replays asked for",
+    "consumers told that a verdict did not count",
+    "consumers that died with events",
+    "consumers that took too long",
+    "invocations throttled",
+    "cold starts",
+    "invocations that ran twice",
+    "invocations that timed out with their work done",
+    "invocations that ended in the middle",
+    "items that a function failed",
 ];
 
 impl World {
@@ -106,6 +122,11 @@ impl World {
             links: Mutex::new(Links::new(plan.seed, plan.links.clone())),
             log: Mutex::new(Kinesis::new(plan.seed, plan.log.clone(), plan.shards)),
             store: Mutex::new(Cassandra::new(plan.seed, plan.store.clone())),
+            lambda: Mutex::new(match &plan.delivery {
+                Some(delivery) => Lambda::new(plan.seed, delivery.lambda.clone()),
+                None => Lambda::idle(plan.seed),
+            }),
+            fetched: Mutex::default(),
             hosts: Mutex::new((0..plan.nodes).map(|n| Host::new(&plan, n)).collect()),
             crowd: Mutex::new(Crowd::new(&plan)),
             history: Mutex::default(),
@@ -142,6 +163,20 @@ impl World {
     /// The store service.
     pub fn store(&self) -> MutexGuard<'_, Cassandra> {
         part(&self.store)
+    }
+
+    /// The function service.
+    pub fn lambda(&self) -> MutexGuard<'_, Lambda> {
+        part(&self.lambda)
+    }
+
+    /// A consumer was given an event.
+    pub fn seen_by_consumers(&self, group: &GroupId, unit: Unit, event: &RecordedEvent) {
+        let key = (group.clone(), event.stream.clone(), event.revision);
+        let first = *part(&self.fetched).entry(key).or_insert(unit);
+        if unit.shard == first.shard && unit.lease > first.lease {
+            self.rare("events fetched again under a later lease");
+        }
     }
 
     /// The nodes.

@@ -10,6 +10,18 @@ use stormkeep_sim::{
     scenario::Scenario,
 };
 
+/// What must happen to deliveries in a bounded chaos run; 200 seeds take every rare path.
+const DELIVERY: [&str; 8] = [
+    "events fetched again under a later lease",
+    "shards handed over with events in flight",
+    "failed batches halved",
+    "events parked",
+    "parked events replayed",
+    "events not settled in time",
+    "invocations that timed out with their work done",
+    "children that waited for their parents' delivery",
+];
+
 fn run(scenario: Scenario, seeds: u64, jobs: usize) -> ChaosSummary {
     let options = ChaosOptions {
         scenario,
@@ -34,6 +46,9 @@ fn chaos_breaks_no_promise_and_plays_every_fault() {
     let summary = run(Scenario::Chaos, 48, 2);
     let silent: Vec<_> = summary.totals.faults.iter().filter(|(_, count)| **count == 0).collect();
     assert_eq!(silent, [], "faults that never struck");
+    for path in DELIVERY {
+        assert!(summary.totals.rare[path] > 0, "{path}: never");
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The design says that the protocol is broken without its epoch check, and without the index of its
-//! batches; and that no reader of all shards may pass what each has closed. All three are planted, outside of the core,
-//! and chaos must find each.
+//! batches; that no reader of all shards may pass what each has closed; and that progress waits for what consumers say, and is
+//! where the next worker goes on. What is without each of these is planted, outside of the core, and chaos must find it.
 
 use stormkeep_sim::{
     cli::{
@@ -50,4 +50,16 @@ fn chaos_finds_a_core_without_the_batch_index() {
 fn chaos_finds_a_watermark_that_is_early() {
     let (_, promise) = find(Plant::EarlyWatermark);
     assert_eq!(promise, Promise::Ordered);
+}
+
+#[test]
+fn chaos_finds_progress_that_is_written_before_it_is_made() {
+    let (_, promise) = find(Plant::CheckpointBeforeAck);
+    assert_eq!(promise, Promise::Delivered);
+}
+
+#[test]
+fn chaos_finds_a_worker_that_begins_at_the_end() {
+    let (_, promise) = find(Plant::StartsAtEnd);
+    assert_eq!(promise, Promise::Delivered);
 }

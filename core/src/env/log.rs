@@ -23,6 +23,22 @@ impl Position {
     pub const fn low(self) -> u128 {
         self.low
     }
+
+    /// Its 192 bits, the highest first: bytes that sort as positions do.
+    pub fn to_be_bytes(self) -> [u8; 24] {
+        let mut bytes = [0; 24];
+        bytes[..8].copy_from_slice(&self.high.to_be_bytes());
+        bytes[8..].copy_from_slice(&self.low.to_be_bytes());
+        bytes
+    }
+
+    /// The position of these bytes.
+    pub fn from_be_bytes(bytes: [u8; 24]) -> Self {
+        let (mut high, mut low) = ([0; 8], [0; 16]);
+        high.copy_from_slice(&bytes[..8]);
+        low.copy_from_slice(&bytes[8..]);
+        Position { high: u64::from_be_bytes(high), low: u128::from_be_bytes(low) }
+    }
 }
 
 impl fmt::Display for Position {

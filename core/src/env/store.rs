@@ -1,11 +1,13 @@
 use std::{fmt, future::Future};
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     append::{Direction, Freshness},
     env::NodeId,
     event::RecordedEvent,
+    group::GroupNumber,
     head::Head,
     shard::{Checkpoint, ShardId},
     stream::StreamName,
@@ -49,11 +51,87 @@ pub enum Swap {
     Lost(EpochRow),
 }
 
+/// Names a [`Document`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum DocumentKey {
+    /// All [groups](crate::group::Groups).
+    Groups,
+    /// Who delivers the events of a shard.
+    Delivery(ShardId),
+}
+
+impl fmt::Display for DocumentKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DocumentKey::Groups => f.write_str("groups"),
+            DocumentKey::Delivery(shard) => write!(f, "delivery/{shard}"),
+        }
+    }
+}
+
+/// A small thing that many share and one changes at a time. Written by compare-and-set alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Document {
+    /// Its name.
+    pub key: DocumentKey,
+    /// Grows by one with every change; 0: it was never written.
+    pub version: u64,
+    /// What it says, in UTF-8.
+    pub body: Bytes,
+}
+
+impl Document {
+    /// A document that was never written; what a read answers when there is none.
+    pub const fn blank(key: DocumentKey) -> Self {
+        Document { key, version: 0, body: Bytes::new() }
+    }
+
+    /// The next version of it.
+    pub fn next(&self, body: Bytes) -> Self {
+        Document { key: self.key, version: self.version + 1, body }
+    }
+}
+
+/// How a compare-and-set of a document ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rewritten {
+    /// The document is as asked.
+    Done,
+    /// It was not as expected; this is how it is.
+    Lost(Document),
+}
+
+/// How far the events of a shard are settled for a group: whatever is below `next` was handled, skipped or parked,
+/// whoever gave it.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Progress {
+    /// The first time that may not be settled.
+    pub next: HybridTime,
+    /// Whether the shard is closed, and nothing of it is left.
+    pub ended: bool,
+}
+
+/// What a process does, of which a [`NodeRow`] is the sign of life.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub enum Role {
+    /// It owns shards.
+    #[default]
+    Owns,
+    /// It delivers events.
+    Delivers,
+}
+
 /// A sign of life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct NodeRow {
     /// The node.
     pub node: NodeId,
+    /// What this is a sign of. A process that does both gives two, under two tokens.
+    pub role: Role,
     /// Its incarnation.
     pub token: Token,
     /// Grows with each sign of life.
@@ -72,6 +150,8 @@ pub enum Row {
     Head(StreamName, Head),
     /// How far a shard is folded.
     Checkpoint(ShardId, Checkpoint),
+    /// How far a shard is settled for a group.
+    Progress(ShardId, GroupNumber, Progress),
     /// A sign of life. Its key is the node and the token: beats begin again with each incarnation.
     Node(NodeRow),
 }
@@ -84,11 +164,16 @@ impl Row {
     /// win, as long as the row is written and compared whole (in Cassandra: one cell). The store then
     /// breaks the tie by the larger value, and an encoding that begins with `(ended, position)` keeps
     /// the further one.
+    ///
+    /// For progress the time itself: a position that anybody reached who began at a valid one is valid, since all below it
+    /// was settled by somebody; so the highest may win, and one that holds a lease no more does no harm by it. Two of the
+    /// same time differ by `ended`, and the larger value is the one that knows more.
     pub fn timestamp(&self) -> u64 {
         match self {
             Row::Event(event) => event.revision,
             Row::Head(_, head) => head.version(),
             Row::Checkpoint(_, checkpoint) => checkpoint.accepted,
+            Row::Progress(_, _, progress) => progress.next.0,
             Row::Node(node) => node.beat,
         }
     }
@@ -143,7 +228,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// Writes rows, each at its [`Row::timestamp`]. On an error any part of them may be written: write
     /// them again.
-    fn write(&self, rows: Vec<Row>) -> impl Future<Output = Result<(), StoreError>> + Send;
+    fn write(&self, rows: &[Row]) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// The head of a stream and its metadata; `None` if it has neither. `stream` is no metadata stream.
     fn head(
@@ -182,6 +267,27 @@ pub trait Store: Send + Sync + 'static {
         &self,
         shard: ShardId,
     ) -> impl Future<Output = Result<Checkpoint, StoreError>> + Send;
+
+    /// Documents, in the order of their keys; a read that begins after a compare-and-set succeeded sees it. In Cassandra a
+    /// quorum read.
+    fn documents(
+        &self,
+        keys: &[DocumentKey],
+    ) -> impl Future<Output = Result<Vec<Document>, StoreError>> + Send;
+
+    /// Compare-and-set of a document: `to` is the [next](Document::next) version of `from`. One that was answered *unknown* is
+    /// settled by asking the identical one again: if it is lost to itself, it is done.
+    fn rewrite(
+        &self,
+        from: Document,
+        to: Document,
+    ) -> impl Future<Output = Result<Rewritten, StoreError>> + Send;
+
+    /// How far a shard is settled for each group that has begun it.
+    fn progress(
+        &self,
+        shard: ShardId,
+    ) -> impl Future<Output = Result<Vec<(GroupNumber, Progress)>, StoreError>> + Send;
 
     /// All signs of life. An adapter may drop one that has not been written for an hour.
     fn nodes(&self) -> impl Future<Output = Result<Vec<NodeRow>, StoreError>> + Send;

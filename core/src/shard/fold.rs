@@ -1,12 +1,13 @@
 //! The fold of accepted batches into rows. Every row is a function of the log, so folding twice, late
 //! or at once changes nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::{
     entry::Batch,
     env::Row,
     head::{Change, Head},
+    shard::by_name::ByName,
     stream::StreamName,
 };
 
@@ -27,19 +28,19 @@ pub struct StreamGap {
 /// The heads that a fold has in memory.
 #[derive(Debug, Default)]
 pub struct Fold {
-    heads: BTreeMap<StreamName, Option<Head>>,
+    heads: ByName<Option<Head>>,
 }
 
 impl Fold {
     /// The streams (no metadata streams) whose head must be [loaded](Fold::load) before `batches` can be folded.
     pub fn needs<'a>(&self, batches: impl IntoIterator<Item = &'a Batch>) -> BTreeSet<StreamName> {
         let appends = batches.into_iter().flat_map(|b| &b.appends);
-        appends.map(|a| a.stream.described()).filter(|s| !self.heads.contains_key(s)).collect()
+        appends.map(|a| a.stream.described()).filter(|s| !self.heads.contains(s)).collect()
     }
 
     /// The stored head of a stream. It may be ahead of this fold, if another one has been faster.
     pub fn load(&mut self, stream: StreamName, stored: Option<Head>) {
-        self.heads.insert(stream, stored);
+        self.heads.insert(&stream, stored);
     }
 
     /// Folds batches into rows: every event, and the head of every stream touched.
@@ -56,7 +57,7 @@ impl Fold {
             for (time, append) in batch.timed() {
                 rows.extend(append.recorded(batch.shard, time).map(Row::Event));
                 let described = append.stream.described();
-                let head = self.heads.entry(described.clone()).or_default();
+                let head = self.heads.get_or_insert(&described);
                 let last = head.as_ref().and_then(|h| h.last(&append.stream));
                 let expected = last.map_or(0, |last| last + 1);
                 if append.first > expected {

@@ -4,10 +4,11 @@
 //! A head may leave the owner's memory only when the store has it. What a replay says of a stream is
 //! only the end of its head; it must be completed from the store before it decides anything.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use crate::{
     head::{Change, Head},
+    shard::by_name::ByName,
     stream::StreamName,
 };
 
@@ -41,7 +42,7 @@ pub(super) enum Known<'a> {
 /// See the module's docs.
 #[derive(Debug)]
 pub(super) struct Heads {
-    slots: BTreeMap<StreamName, Slot>,
+    slots: ByName<Slot>,
     /// The slots in the order in which they are looked at for eviction (second chance).
     order: VecDeque<StreamName>,
     count_max: usize,
@@ -49,7 +50,7 @@ pub(super) struct Heads {
 
 impl Heads {
     pub(super) fn new(count_max: usize) -> Self {
-        Heads { slots: BTreeMap::new(), order: VecDeque::new(), count_max }
+        Heads { slots: ByName::default(), order: VecDeque::new(), count_max }
     }
 
     pub(super) fn get(&mut self, stream: &StreamName) -> Known<'_> {
@@ -110,7 +111,7 @@ impl Heads {
 
     fn insert(&mut self, stream: StreamName, state: State, changed: u64) {
         let slot = Slot { state, loading: false, changed, used: true };
-        self.order.push_back(stream.clone());
-        self.slots.insert(stream, slot);
+        self.slots.insert(&stream, slot);
+        self.order.push_back(stream);
     }
 }

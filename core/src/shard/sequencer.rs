@@ -278,15 +278,16 @@ impl<T> Sequencer<T> {
         Some(self.send(time, Vec::new()))
     }
 
-    /// The batch in flight is confirmed in this shard.
-    pub fn confirmed(&mut self) {
+    /// The batch in flight is confirmed in this shard. Returns how many appends it has.
+    pub fn confirmed(&mut self) -> usize {
         let Some((batch, _)) = self.in_flight.take() else {
             debug_assert!(false, "confirmed without a batch in flight");
-            return;
+            return 0;
         };
         self.confirmed += 1;
         self.tail.push(self.accepted_at_fence + self.confirmed, &batch);
         self.tail.cut(self.materialized);
+        batch.appends.len()
     }
 
     /// What an epoch check that begins now may release; `None` if nothing waits for one.

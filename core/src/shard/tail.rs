@@ -1,16 +1,16 @@
 //! The tail: what is committed but not yet in the store. It is bounded by who fills it; here it is
 //! only kept, read and cut.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
-use crate::{entry::Batch, event::RecordedEvent, stream::StreamName};
+use crate::{entry::Batch, event::RecordedEvent, shard::by_name::ByName, stream::StreamName};
 
 /// Committed batches that the store does not have yet, by batch and by stream.
 #[derive(Debug, Default)]
 pub struct Tail {
     /// `(accepted count at the batch, bytes, streams and how many events each got)`, oldest first.
     batches: VecDeque<Kept>,
-    streams: BTreeMap<StreamName, VecDeque<RecordedEvent>>,
+    streams: ByName<VecDeque<RecordedEvent>>,
     bytes: usize,
 }
 
@@ -38,10 +38,8 @@ impl Tail {
         let bytes = batch.encoded_bytes_max();
         let mut streams = Vec::with_capacity(batch.appends.len());
         for (time, append) in batch.timed() {
-            self.streams
-                .entry(append.stream.clone())
-                .or_default()
-                .extend(append.recorded(batch.shard, time));
+            let events = self.streams.get_or_insert(&append.stream);
+            events.extend(append.recorded(batch.shard, time));
             streams.push((append.stream.clone(), append.events.len()));
         }
         self.bytes += bytes;

@@ -3,16 +3,17 @@
 //! | service | what there is |
 //! | --- | --- |
 //! | `event_store.client.streams.Streams` | all of it: append, batches, reads, subscriptions, deletion, tombstones |
+//! | `event_store.client.persistent_subscriptions.PersistentSubscriptions` | all of it, but for truncating what was parked and `Stop`, which came later: see [`persistent`] |
 //! | `event_store.client.server_features.ServerFeatures` | the methods that are here |
 //! | `event_store.client.gossip.Gossip` | one member, the leader, where the client reached it |
 //!
-//! Everything else (persistent subscriptions, projections, users, operations, monitoring, the second version of the
+//! Everything else (projections, users, operations, monitoring, the second version of the
 //! streams) answers `UNIMPLEMENTED` and names what was called: see [`unimplemented`].
 //!
 //! What differs from the server that the protocol comes from:
 //! - **There are no users.** `authorization` is accepted and not looked at, whatever it says.
-//! - **Links are not resolved.** `resolve_links` is accepted; there is nothing here that makes links, and what a
-//!   client writes as a link is read as it was written.
+//! - **Links are not resolved.** `resolve_links` is accepted; only what was parked is
+//!   kept as links, and what a client writes as a link is read as it was written.
 //! - **A repeated append is recognised by the ids of its events, in their order**: they make its append id (see
 //!   [`append_id`](crate::append_id::append_id)). It answers as the first time, if it is among the last 32 appends to its stream.
 //! - Both halves of a position are the same number. A position need not be that of an event.
@@ -34,6 +35,7 @@ mod batch;
 mod deadline;
 mod expected;
 mod info;
+mod persistent;
 mod read;
 pub mod request;
 pub mod response;
@@ -49,6 +51,7 @@ pub mod proto {
 
 use proto::event_store::client::{
     gossip::gossip_server::GossipServer,
+    persistent_subscriptions::persistent_subscriptions_server::PersistentSubscriptionsServer,
     server_features::server_features_server::ServerFeaturesServer,
     streams::streams_server::StreamsServer,
 };
@@ -62,12 +65,19 @@ pub const MESSAGE_BYTES_MAX: usize = 4 * ENTRY_BYTES_MAX;
 pub fn routes<E: Env>(service: Service<E>) -> Router {
     let streams = StreamsServer::new(streams::Streams::new(service.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let persistent = persistent::Persistent::new(service.clone());
+    let persistent =
+        PersistentSubscriptionsServer::new(persistent).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let features = ServerFeaturesServer::new(info::Features);
     let gossip = GossipServer::new(info::Gossip::new(service));
     let mut router = Router::new();
     for method in info::STREAMS_METHODS {
         let path = format!("/{}/{method}", info::STREAMS);
         router = router.route_service(&path, streams.clone());
+    }
+    for method in info::PERSISTENT_METHODS {
+        let path = format!("/{}/{method}", info::PERSISTENT);
+        router = router.route_service(&path, persistent.clone());
     }
     let path = format!("/{}/{}", info::FEATURES, info::FEATURES_METHOD);
     router = router.route_service(&path, features);
@@ -95,9 +105,11 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
 pub fn unimplemented(uri: &Uri) -> Response<Body> {
     let (service, method) = uri.path().trim_start_matches('/').rsplit_once('/').unwrap_or_default();
     let message = format!(
-        "{service}/{method} is not part of this server; it has {} ({}), {} and {}",
+        "{service}/{method} is not part of this server; it has {} ({}), {} ({}), {} and {}",
         info::STREAMS,
         info::STREAMS_METHODS.join(", "),
+        info::PERSISTENT,
+        info::PERSISTENT_METHODS.join(", "),
         info::FEATURES,
         info::GOSSIP,
     );

@@ -7,6 +7,11 @@
 //! | `DELETE /streams/{stream}` | deletes a stream; `tombstone=true` for ever |
 //! | `GET`, `PUT /streams/{stream}/metadata` | the limits of a stream and whatever else is kept with it |
 //! | `GET /all` | a page of all streams in their one order, filtered; or follow them |
+//! | `GET /subscriptions` | all groups of consumers, which are called subscriptions here |
+//! | `GET`, `PUT`, `POST`, `DELETE /subscriptions/{source}/{group}` | looks at, makes, changes, deletes a group |
+//! | `POST /subscriptions/{source}/{group}/replay` | gives what it has parked again |
+//! | `GET /subscriptions/{source}/{group}/events` | gives a consumer events |
+//! | `POST /subscriptions/{source}/{group}/settle`, `…/leave` | settles events; leaves |
 //! | `GET /health/live`, `/health/ready` | for probes |
 //! | `GET /metrics` | for Prometheus |
 //! | `GET /` | this list |
@@ -17,6 +22,7 @@
 
 mod append;
 mod body;
+mod consume;
 mod event;
 mod follow;
 mod manage;
@@ -24,6 +30,7 @@ mod operate;
 mod problem;
 mod query;
 mod read;
+mod subscriptions;
 
 use std::{any::Any, sync::Arc, time::Duration};
 
@@ -38,8 +45,8 @@ use stormkeep_core::env::Env;
 use tokio::{sync::Semaphore, time::Instant};
 use tower_http::catch_panic::CatchPanicLayer;
 
-pub(crate) use event::present;
 pub use event::{EventInput, FormatName, date_time, event_json, uuid};
+pub(crate) use event::{EventOutput, present};
 pub use problem::{Kind, Problem, expected_text};
 pub use query::parse_expected;
 
@@ -105,12 +112,27 @@ pub fn router<E: Env>(service: Service<E>, options: Options, metrics: Metrics) -
     let metadata = measured(get(manage::metadata::<E>), counted("read-metadata"))
         .merge(measured(put(manage::set_metadata::<E>), counted("set-metadata")));
     let all = measured(get(read::all::<E>), counted("read-all"));
+    let group = measured(get(subscriptions::info::<E>), counted("subscription-info"))
+        .merge(measured(put(subscriptions::create::<E>), counted("create-subscription")))
+        .merge(measured(post(subscriptions::update::<E>), counted("update-subscription")))
+        .merge(measured(delete(subscriptions::delete::<E>), counted("delete-subscription")));
+    let groups = measured(get(subscriptions::list::<E>), counted("list-subscriptions"));
+    let replay = measured(post(subscriptions::replay::<E>), counted("replay-parked"));
+    let events = measured(get(consume::fetch::<E>), counted("fetch"));
+    let settle = measured(post(consume::settle::<E>), counted("settle"));
+    let leave = measured(post(consume::leave::<E>), counted("leave"));
     let state = Http { service, options: Arc::new(options), metrics, bodies };
     Router::new()
         .route("/", get(operate::index))
         .route("/streams/{stream}", stream)
         .route("/streams/{stream}/metadata", metadata)
         .route("/all", all)
+        .route("/subscriptions", groups)
+        .route("/subscriptions/{source}/{group}", group)
+        .route("/subscriptions/{source}/{group}/replay", replay)
+        .route("/subscriptions/{source}/{group}/events", events)
+        .route("/subscriptions/{source}/{group}/settle", settle)
+        .route("/subscriptions/{source}/{group}/leave", leave)
         .route("/health/live", get(operate::live))
         .route("/health/ready", get(operate::ready::<E>))
         .route("/metrics", get(operate::metrics::<E>))

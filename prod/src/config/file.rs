@@ -5,6 +5,10 @@ use std::{fs, path::Path};
 use toml::de::DeTable;
 
 use super::{ConfigError, Layer, names};
+
+/// Tables of their own, which say themselves what is wrong in them.
+pub(super) const TABLES: [&str; 6] =
+    ["kinesis", "cassandra", "peers", "lambda", "webhook", "subscription"];
 use crate::near;
 
 pub(super) fn read(path: &Path) -> Result<Layer, ConfigError> {
@@ -27,8 +31,8 @@ pub(super) fn parse(file: &str, text: &str) -> Result<Layer, ConfigError> {
     // In the order of the file, so that the first error is told.
     keys.sort_unstable();
     for (offset, name) in &keys {
-        if !names().any(|known| known == *name) {
-            let known: Vec<String> = names().collect();
+        let known: Vec<String> = names().chain(TABLES.map(str::to_owned)).collect();
+        if !known.iter().any(|known| known == *name) {
             let hint = near::hint(name, known.iter().map(String::as_str));
             return Err(ConfigError::Unknown { place: place(*offset), name: (*name).into(), hint });
         }

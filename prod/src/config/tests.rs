@@ -32,9 +32,9 @@ fn every_flag_has_its_name_in_the_environment() {
         let name = format!("{ENVIRONMENT}{}", argument.get_id().as_str().to_uppercase());
         assert_eq!(argument.get_env().and_then(|n| n.to_str()), Some(&*name));
     }
-    // Whatever a flag sets goes into the settings: each is over the file.
+    // Whatever a flag sets goes into the settings: each is over the file, and beside them are its tables.
     let all = serde_json::to_value(Layer::default()).unwrap();
-    assert_eq!(all.as_object().unwrap().len(), names().count());
+    assert_eq!(all.as_object().unwrap().len(), names().count() + file::TABLES.len());
 }
 
 #[test]
@@ -85,7 +85,11 @@ fn whatever_is_wrong_in_the_file_is_told_with_its_line() {
     assert_eq!(
         error("shards = 1\n[limits]\nidle_s = 5"),
         "stormkeep.toml:2: limits is not known; known are ".to_owned()
-            + &names().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ")
+            + &names()
+                .chain(file::TABLES.map(str::to_owned))
+                .map(|n| format!("`{n}`"))
+                .collect::<Vec<_>>()
+                .join(", ")
     );
     let value = error("shards = 1\nidle_s = \"long\"");
     assert!(value.starts_with("stormkeep.toml:2: idle_s: invalid type: string"), "{value}");
@@ -97,7 +101,28 @@ fn whatever_is_wrong_in_the_file_is_told_with_its_line() {
 fn what_is_set_is_told() {
     assert_eq!(load("", Layer::default()).unwrap().set, "");
     let flags = Layer { data: Some("d".into()), shards: Some(2), ..Layer::default() };
-    assert_eq!(load("log = \"debug\"", flags).unwrap().set, "log=debug shards=2");
+    assert_eq!(load("log_level = \"debug\"", flags).unwrap().set, "log_level=debug shards=2");
+}
+
+#[test]
+fn a_cluster_needs_all_its_parts_and_nothing_else() {
+    let error = |text: &str| load(text, Layer::default()).unwrap_err().to_string();
+    let both = "log = \"kinesis\"\nstore = \"cassandra\"\n";
+    assert!(error("log = \"kinesis\"").starts_with("store: a log on Kinesis needs"));
+    assert!(error("store = \"cassandra\"").starts_with("log: a store in Cassandra needs"));
+    assert!(error(both).starts_with("node_id: it is missing"));
+    assert!(error("node_id = 3").starts_with("node_id: it is set, but nothing of a cluster"));
+    assert!(error("[kinesis]\nstream = \"s\"").starts_with("kinesis: it is set, but"));
+    let node = format!("{both}node_id = 3\n");
+    assert!(error(&format!("{node}shards = 2")).starts_with("shards: they are those of"));
+    assert!(error(&format!("{node}data = \"d\"")).starts_with("data: a node of a cluster"));
+    let wrong = error(&format!("{node}[kinesis]\nstream = \"a stream\""));
+    assert!(wrong.starts_with("kinesis.stream: \"a stream\""), "{wrong}");
+    let wrong = error(&format!("{node}[cassandra]\nkeyspaces = \"k\""));
+    assert!(wrong.contains("unknown field `keyspaces`"), "{wrong}");
+    let config = load(&format!("{node}[cassandra]\nkeyspace = \"k\""), Layer::default()).unwrap();
+    let cluster = config.cluster.unwrap();
+    assert_eq!((cluster.node.0, cluster.cassandra.keyspace.as_str()), (3, "k"));
 }
 
 #[test]
@@ -129,6 +154,10 @@ fn the_example_has_every_setting_with_its_default() {
     // Those that have no default are examples.
     let layer =
         Layer { shards: None, tls_certificate: None, tls_key: None, threads: None, ..layer };
+    // What only a cluster may set.
+    let layer = Layer { node_id: None, role: None, kinesis: None, cassandra: None, ..layer };
+    let layer = Layer { peers: None, ..layer };
+    let layer = Layer { lambda: None, webhook: None, subscription: None, ..layer };
     let config = |layer: Layer| Config { set: String::new(), ..layer.checked().unwrap() };
     assert_eq!(format!("{:?}", config(layer)), format!("{:?}", config(Layer::default())));
 }

@@ -5,6 +5,7 @@
 //! DIR/LOCK      locked by the process that has it open
 //! DIR/FORMAT    version, id, shards; written once
 //! DIR/EPOCHS    who owns each shard, in which epoch; replaced as a whole, durably
+//! DIR/DOCUMENTS groups of consumers, and who delivers the events of each shard; the same way
 //! DIR/CLEAN     after a clean close: where the log ends; removed at the next start
 //! DIR/log/      segments: what was committed
 //! DIR/store/    the fold of the log; it may be deleted, and is then built again
@@ -19,7 +20,7 @@ use std::{
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use stormkeep_core::{
-    env::EpochRow,
+    env::{Document, DocumentKey, EpochRow},
     shard::{HashRange, ShardId, ShardInfo},
 };
 
@@ -100,6 +101,21 @@ struct Format {
 pub(crate) struct Clean {
     /// The offset behind the last record.
     pub(crate) end: u64,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Documents {
+    documents: Vec<DocumentRow>,
+}
+
+/// A [`Document`]; all bodies are text.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DocumentRow {
+    version: u64,
+    body: String,
+    key: DocumentKey,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -203,6 +219,30 @@ impl Directory {
         write(&self.path.join("EPOCHS"), &Epochs { rows: rows.values().copied().collect() })
     }
 
+    /// The documents of the store: they are no fold of the log, and so not in the store's folder.
+    pub(crate) fn documents(&self) -> Result<BTreeMap<DocumentKey, Document>, DirectoryError> {
+        let way_out = "restore it from a copy; without it all groups of consumers are gone";
+        let file = read::<Documents>(&self.path.join("DOCUMENTS"), way_out)?.unwrap_or_default();
+        let document = |row: DocumentRow| {
+            (row.key, Document { key: row.key, version: row.version, body: row.body.into() })
+        };
+        Ok(file.documents.into_iter().map(document).collect())
+    }
+
+    /// Replaces the documents, durably.
+    pub(crate) fn write_documents(
+        &self,
+        documents: &BTreeMap<DocumentKey, Document>,
+    ) -> io::Result<()> {
+        let row = |document: &Document| {
+            let body = String::from_utf8(document.body.to_vec());
+            let body = body.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            Ok(DocumentRow { key: document.key, version: document.version, body })
+        };
+        let documents = documents.values().map(row).collect::<io::Result<_>>()?;
+        write(&self.path.join("DOCUMENTS"), &Documents { documents })
+    }
+
     /// Where the log ended, if it was closed cleanly.
     pub(crate) fn clean(&self) -> Result<Option<Clean>, DirectoryError> {
         read(&self.path.join("CLEAN"), "delete it: the log is then checked as after a crash")
@@ -253,8 +293,12 @@ fn lock(path: &Path) -> Result<File, DirectoryError> {
 }
 
 /// Files that are replaced as a whole, and what they are called until they are finished.
-const REPLACED: [(&str, &str); 3] =
-    [("FORMAT", "FORMAT.new"), ("EPOCHS", "EPOCHS.new"), ("CLEAN", "CLEAN.new")];
+const REPLACED: [(&str, &str); 4] = [
+    ("FORMAT", "FORMAT.new"),
+    ("EPOCHS", "EPOCHS.new"),
+    ("DOCUMENTS", "DOCUMENTS.new"),
+    ("CLEAN", "CLEAN.new"),
+];
 
 fn refuse_unknown(path: &Path) -> Result<(), DirectoryError> {
     for entry in fs::read_dir(path).map_err(at(path))? {

@@ -98,7 +98,7 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Disk, OpenError> {
         return Err(short(clean.end, "CLEAN"));
     }
     let epochs = epochs(&directory, &segments, end.offset)?;
-    let store = DiskStore::open(directory.clone(), epochs, options)?;
+    let store = DiskStore::open(directory.clone(), epochs, directory.documents()?, options)?;
     if let Some(expected) = store.folded_to().map(offset_of)
         && expected >= end.offset
     {

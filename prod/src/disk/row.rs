@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use stormkeep_core::{
-    append::AppendId, event::RecordedEvent, head::Limits, shard::ShardId, stream::StreamName,
-    time::HybridTime,
+    append::AppendId, event::RecordedEvent, group::GroupNumber, head::Limits, shard::ShardId,
+    stream::StreamName, time::HybridTime,
 };
 
 /// The part of a head that is a row; what it remembers is found by its streams' rows.
@@ -96,6 +96,13 @@ pub(super) fn event_key(shard: ShardId, time: HybridTime) -> [u8; 12] {
     let mut key = [0; 12];
     key[..4].copy_from_slice(&shard.0.to_be_bytes());
     key[4..].copy_from_slice(&time.0.to_be_bytes());
+    key
+}
+
+pub(super) fn progress_key(shard: ShardId, group: GroupNumber) -> [u8; 12] {
+    let mut key = [0; 12];
+    key[..4].copy_from_slice(&shard.0.to_be_bytes());
+    key[4..].copy_from_slice(&group.0.to_be_bytes());
     key
 }
 

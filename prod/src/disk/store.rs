@@ -5,12 +5,14 @@
 //! streams      name, 0, revision      -> shard, time, append: the way to the event, and what a head remembers
 //! heads        name                   -> revisions, limits, tombstone
 //! checkpoints  shard                  -> how far it is folded
+//! progress     shard, group           -> how far it is settled for a group
 //! ```
 //!
 //! Values have checksums of their own. The rows of one write are written all or none, and rows that were written later are
 //! never kept without earlier ones: the engine has one journal for all of them, and flushes it before it writes any table. So
 //! a checkpoint that is there vouches for rows that are there, whatever a power cut took. Who owns a shard is no fold
-//! of anything: it is kept in a file of its own, and a change of it is durable before it is answered.
+//! of anything: it is kept in a file of its own, and a change of it is durable before it is answered. So are documents. Progress
+//! is no fold either, but a group whose progress is lost is given again what it has had: no more than that is promised.
 //!
 //! Calls block for a read or a write of the engine, mostly of memory.
 
@@ -24,8 +26,12 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use stormkeep_core::{
     append::{Direction, Freshness},
     entry::Batch,
-    env::{EpochRow, NodeRow, Position, Row, Store, StoreError, Swap},
+    env::{
+        Document, DocumentKey, EpochRow, NodeId, NodeRow, Position, Progress, Rewritten, Row,
+        Store, StoreError, Swap, Token,
+    },
     event::RecordedEvent,
+    group::GroupNumber,
     head::{Head, Remembered},
     limits::REMEMBERED_APPENDS,
     shard::{Checkpoint, ShardId},
@@ -38,8 +44,8 @@ use super::{
     directory::Directory,
     log::lock,
     row::{
-        HeadRow, RowError, Way, damaged, decode, encode, event_key, revision_of, stream_key,
-        version,
+        HeadRow, RowError, Way, damaged, decode, encode, event_key, progress_key, revision_of,
+        stream_key, version,
     },
     tail::is_full,
 };
@@ -64,10 +70,12 @@ pub struct DiskStore {
     streams: Keyspace,
     heads: Keyspace,
     checkpoints: Keyspace,
+    progress: Keyspace,
     /// Held while rows are compared and written.
     folded: Mutex<BTreeMap<ShardId, Checkpoint>>,
     epochs: Mutex<BTreeMap<ShardId, EpochRow>>,
-    nodes: Mutex<BTreeMap<stormkeep_core::env::NodeId, NodeRow>>,
+    documents: Mutex<BTreeMap<DocumentKey, Document>>,
+    nodes: Mutex<BTreeMap<(NodeId, Token), NodeRow>>,
     health: OnceLock<Health>,
 }
 
@@ -81,6 +89,7 @@ impl DiskStore {
     pub(super) fn open(
         directory: Arc<Directory>,
         epochs: BTreeMap<ShardId, EpochRow>,
+        documents: BTreeMap<DocumentKey, Document>,
         options: &Options,
     ) -> Result<Self, StoreOpenError> {
         let folder = directory.store();
@@ -112,6 +121,7 @@ impl DiskStore {
             (keyspace("events").map_err(broken)?, keyspace("streams").map_err(broken)?);
         let (heads, checkpoints) =
             (keyspace("heads").map_err(broken)?, keyspace("checkpoints").map_err(broken)?);
+        let progress = keyspace("progress").map_err(broken)?;
         let mut folded = BTreeMap::new();
         for row in checkpoints.iter() {
             let (key, value) = row.into_inner().map_err(broken)?;
@@ -130,8 +140,10 @@ impl DiskStore {
             streams,
             heads,
             checkpoints,
+            progress,
             folded: Mutex::new(folded),
             epochs: Mutex::new(epochs),
+            documents: Mutex::new(documents),
             nodes: Mutex::default(),
             health: OnceLock::new(),
         })
@@ -270,20 +282,20 @@ impl DiskStore {
         Ok(found)
     }
 
-    fn write_rows(&self, rows: Vec<Row>) -> Result<(), RowError> {
+    fn write_rows(&self, rows: &[Row]) -> Result<(), RowError> {
         let mut folded = lock(&self.folded);
         let mut batch = self.database.batch();
         let mut further = Vec::new();
         for row in rows {
             match row {
                 Row::Event(event) => {
-                    let way = Way::to(&event).encode();
+                    let way = Way::to(event).encode();
                     batch.insert(&self.streams, stream_key(&event.stream, event.revision), way);
                     let key = event_key(event.shard, event.time);
-                    batch.insert(&self.events, key, encode(&event)?);
+                    batch.insert(&self.events, key, encode(event)?);
                 }
                 Row::Head(stream, head) => {
-                    let Head { revision, metadata, tombstoned, limits, .. } = head;
+                    let &Head { revision, metadata, tombstoned, limits, .. } = head;
                     let row = HeadRow { revision, metadata, tombstoned, limits };
                     if let Some(stored) = self.heads.get(stream.as_str())? {
                         let stored: HeadRow = decode(&stored)?;
@@ -295,19 +307,29 @@ impl DiskStore {
                 }
                 Row::Checkpoint(shard, checkpoint) => {
                     let newer =
-                        |c: &Checkpoint| (c.accepted, c) > (checkpoint.accepted, &checkpoint);
-                    if folded.get(&shard).is_none_or(|stored| !newer(stored)) {
-                        batch.insert(
-                            &self.checkpoints,
-                            shard.0.to_be_bytes(),
-                            encode(&checkpoint)?,
-                        );
-                        further.push((shard, checkpoint));
+                        |c: &Checkpoint| (c.accepted, c) > (checkpoint.accepted, checkpoint);
+                    if folded.get(shard).is_none_or(|stored| !newer(stored)) {
+                        batch.insert(&self.checkpoints, shard.0.to_be_bytes(), encode(checkpoint)?);
+                        further.push((*shard, checkpoint.clone()));
                     }
                 }
+                Row::Progress(shard, group, progress) => {
+                    let key = progress_key(*shard, *group);
+                    if let Some(stored) = self.progress.get(key)? {
+                        let stored: Progress = decode(&stored)?;
+                        if stored > *progress {
+                            continue;
+                        }
+                    }
+                    batch.insert(&self.progress, key, encode(progress)?);
+                }
                 // One process has the directory, so a sign of life need not outlive it.
-                Row::Node(node) => {
-                    lock(&self.nodes).insert(node.node, node);
+                Row::Node(sign) => {
+                    let mut nodes = lock(&self.nodes);
+                    let stored = nodes.entry((sign.node, sign.token)).or_insert(*sign);
+                    if sign.beat >= stored.beat {
+                        *stored = *sign;
+                    }
                 }
             }
         }
@@ -350,7 +372,7 @@ impl Store for DiskStore {
         Ok(Swap::Done)
     }
 
-    async fn write(&self, rows: Vec<Row>) -> Result<(), StoreError> {
+    async fn write(&self, rows: &[Row]) -> Result<(), StoreError> {
         self.write_rows(rows).map_err(|error| self.failed(error))
     }
 
@@ -407,6 +429,42 @@ impl Store for DiskStore {
 
     async fn checkpoints(&self) -> Result<Vec<(ShardId, Checkpoint)>, StoreError> {
         Ok(lock(&self.folded).iter().map(|(id, at)| (*id, at.clone())).collect())
+    }
+
+    async fn documents(&self, keys: &[DocumentKey]) -> Result<Vec<Document>, StoreError> {
+        let documents = lock(&self.documents);
+        let document = |key: &DocumentKey| {
+            documents.get(key).cloned().unwrap_or_else(|| Document::blank(*key))
+        };
+        Ok(keys.iter().map(document).collect())
+    }
+
+    async fn rewrite(&self, from: Document, to: Document) -> Result<Rewritten, StoreError> {
+        let mut documents = lock(&self.documents);
+        let now = documents.get(&from.key).cloned().unwrap_or_else(|| Document::blank(from.key));
+        if now != from {
+            return Ok(Rewritten::Lost(now));
+        }
+        let mut next = documents.clone();
+        next.insert(to.key, to);
+        if let Err(error) = self.directory.write_documents(&next) {
+            tracing::error!(%error, "DOCUMENTS cannot be written");
+            return Err(StoreError::Unknown);
+        }
+        *documents = next;
+        Ok(Rewritten::Done)
+    }
+
+    async fn progress(&self, shard: ShardId) -> Result<Vec<(GroupNumber, Progress)>, StoreError> {
+        let rows = self.progress.range(
+            progress_key(shard, GroupNumber(0))..=progress_key(shard, GroupNumber(u64::MAX)),
+        );
+        let rows = rows.map(|row| {
+            let (key, value) = row.into_inner()?;
+            let group = key.last_chunk().ok_or_else(|| damaged("a key is too short"))?;
+            Ok((GroupNumber(u64::from_be_bytes(*group)), decode(&value)?))
+        });
+        rows.collect::<Result<_, RowError>>().map_err(|error| self.failed(error))
     }
 
     async fn nodes(&self) -> Result<Vec<NodeRow>, StoreError> {

@@ -75,7 +75,12 @@ pub fn verify(path: &Path) -> Result<Report, OpenError> {
         Err(ReadError::Damage(damage)) => report.damages.push(damage),
         Err(error) => return Err(error.into()),
     }
-    let store = match DiskStore::open(directory.clone(), epochs, &Options::default()) {
+    let store = match DiskStore::open(
+        directory.clone(),
+        epochs,
+        directory.documents()?,
+        &Options::default(),
+    ) {
         Ok(store) => Some(store),
         Err(error) => {
             report.store.push(error.to_string());

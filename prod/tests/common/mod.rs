@@ -29,10 +29,24 @@ pub(crate) struct Server {
 impl Server {
     /// Starts one and waits until it says where it listens. `Err`: it ended instead, and said this.
     pub(crate) fn start(data: &Path, flags: &[&str]) -> Result<Server, String> {
+        let data = data.to_str().expect("it is UTF-8");
+        Server::launch(&[&["--data", data], flags].concat())
+    }
+
+    /// The same, on whatever the flags say.
+    pub(crate) fn launch(flags: &[&str]) -> Result<Server, String> {
+        Server::launch_in(flags, &[])
+    }
+
+    /// The same, with these variables in its environment.
+    pub(crate) fn launch_in(
+        flags: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Result<Server, String> {
         let mut process = Command::new(env!("CARGO_BIN_EXE_stormkeep"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
-            .arg(data)
+            .args(["serve", "--listen", "127.0.0.1:0"])
             .args(flags)
+            .envs(environment.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

@@ -170,7 +170,7 @@ fn a_lost_end_is_told_from_a_torn_write_by_what_was_said_about_it() {
         ..Default::default()
     };
     let row = stormkeep_core::env::Row::Checkpoint(ShardId(0), folded);
-    wait(disk.store.write(vec![row])).unwrap();
+    wait(disk.store.write(&[row])).unwrap();
     disk.close().unwrap();
     drop(disk);
     let (segment, _) = last_segment(folder.path());

@@ -6,8 +6,9 @@ use bytes::Bytes;
 use stormkeep_core::{
     append::{AppendId, Direction, Freshness},
     entry::BatchedAppend,
-    env::{Position, Row, Store},
+    env::{Document, DocumentKey, Position, Progress, Rewritten, Row, Store},
     event::{Event, EventId, Format, RecordedEvent},
+    group::GroupNumber,
     head::{Change, Head},
     shard::{Checkpoint, ShardId},
     stream::StreamName,
@@ -54,7 +55,7 @@ fn what_was_written_is_read_in_both_directions_and_after_a_restart() {
         events[which].extend(rows.clone());
         let mut rows: Vec<Row> = rows.into_iter().map(Row::Event).collect();
         rows.push(Row::Head(name(streams[described]), head));
-        wait(disk.store.write(rows)).unwrap();
+        wait(disk.store.write(&rows)).unwrap();
     }
     disk.close().unwrap();
     let reopened = {
@@ -116,14 +117,14 @@ fn an_older_row_never_takes_the_place_of_a_newer_one() {
             [Row::Head(name("player-1"), head.clone()), Row::Checkpoint(SHARD, checkpoint.clone())];
         events.chain(more).collect::<Vec<_>>()
     };
-    wait(store.write(rows(&newer, &at(5, 50)))).unwrap();
+    wait(store.write(&rows(&newer, &at(5, 50)))).unwrap();
     for late in [at(4, 90), at(5, 49)] {
-        wait(store.write(rows(&older, &late))).unwrap();
+        wait(store.write(&rows(&older, &late))).unwrap();
         assert_eq!(wait(store.checkpoint(SHARD)), Ok(at(5, 50)));
         let head = wait(store.head(&name("player-1"), Freshness::Strong));
         assert_eq!(head, Ok(Some(newer.clone())));
     }
-    wait(store.write(rows(&newer, &at(5, 51)))).unwrap();
+    wait(store.write(&rows(&newer, &at(5, 51)))).unwrap();
     assert_eq!(wait(store.checkpoints()), Ok(vec![(SHARD, at(5, 51))]));
     assert_eq!(wait(store.checkpoint(ShardId(0))), Ok(Checkpoint::default()));
 }
@@ -132,8 +133,8 @@ fn an_older_row_never_takes_the_place_of_a_newer_one() {
 fn a_store_of_another_version_is_refused_and_one_that_is_gone_is_begun_anew() {
     let folder = tempfile::tempdir().unwrap();
     let disk = open(folder.path(), 2);
-    let rows = append("player-1", 0, 1, 1).0.into_iter().map(Row::Event).collect();
-    wait(disk.store.write(rows)).unwrap();
+    let rows = append("player-1", 0, 1, 1).0.into_iter().map(Row::Event).collect::<Vec<_>>();
+    wait(disk.store.write(&rows)).unwrap();
     drop(disk);
     let store = folder.path().join("store");
     {
@@ -150,4 +151,49 @@ fn a_store_of_another_version_is_refused_and_one_that_is_gone_is_begun_anew() {
     let (stream, forwards) = (name("player-1"), Direction::Forwards);
     let events = disk.store.events(&stream, 0, 9, forwards, Freshness::Strong);
     assert_eq!(wait(events), Ok(vec![]));
+}
+
+#[test]
+fn documents_are_compared_and_outlive_a_restart_and_the_stores_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = open(folder.path(), 2);
+    let key = DocumentKey::Delivery(SHARD);
+    let blank = Document::blank(key);
+    let first = blank.next(Bytes::from_static(b"[1,2]"));
+    let second = first.next(Bytes::new());
+    let rewrite =
+        |from: &Document, to: &Document| wait(disk.store.rewrite(from.clone(), to.clone()));
+    assert_eq!(rewrite(&blank, &first).unwrap(), Rewritten::Done);
+    assert_eq!(rewrite(&blank, &first).unwrap(), Rewritten::Lost(first.clone()));
+    assert_eq!(rewrite(&first, &second).unwrap(), Rewritten::Done);
+    let groups = Document::blank(DocumentKey::Groups);
+    let some = groups.next(Bytes::from_static(b"{\"groups\":[]}"));
+    assert_eq!(rewrite(&groups, &some).unwrap(), Rewritten::Done);
+    disk.close().unwrap();
+    drop(disk);
+    fs::remove_dir_all(folder.path().join("store")).unwrap();
+    let disk = open(folder.path(), 2);
+    let read = wait(disk.store.documents(&[DocumentKey::Groups, key])).unwrap();
+    assert_eq!(read, [some, second]);
+}
+
+#[test]
+fn the_furthest_progress_wins_whoever_writes_last() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = open(folder.path(), 2);
+    let at = |next, ended| Progress { next: HybridTime(next), ended };
+    let write = |shard, group, progress| {
+        wait(disk.store.write(&[Row::Progress(ShardId(shard), GroupNumber(group), progress)]))
+    };
+    for (shard, group, progress) in
+        [(1, 7, at(20, false)), (1, 7, at(10, true)), (1, 8, at(5, false)), (0, 7, at(9, false))]
+    {
+        write(shard, group, progress).unwrap();
+    }
+    let read = wait(disk.store.progress(SHARD)).unwrap();
+    assert_eq!(read, [(GroupNumber(7), at(20, false)), (GroupNumber(8), at(5, false))]);
+    write(1, 7, at(20, true)).unwrap();
+    write(1, 7, at(20, false)).unwrap();
+    let read = wait(disk.store.progress(SHARD)).unwrap();
+    assert_eq!(read[0], (GroupNumber(7), at(20, true)));
 }

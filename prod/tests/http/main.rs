@@ -4,6 +4,7 @@
 
 mod follow;
 mod refused;
+mod subscriptions;
 
 use axum::{Router, body::Body};
 use http::{Request, Response, StatusCode};

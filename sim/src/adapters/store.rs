@@ -4,8 +4,12 @@ use std::sync::Arc;
 
 use stormkeep_core::{
     append::{Direction, Freshness},
-    env::{EpochRow, NodeId, NodeRow, Row, Store, StoreError, Swap, Token},
+    env::{
+        Document, DocumentKey, EpochRow, NodeId, NodeRow, Progress, Rewritten, Row, Store,
+        StoreError, Swap, Token,
+    },
     event::RecordedEvent,
+    group::GroupNumber,
     head::Head,
     shard::{Checkpoint, ShardId},
     stream::StreamName,
@@ -15,9 +19,10 @@ use stormkeep_core::{
 use super::Here;
 use crate::{
     fault::Place,
+    history::Written,
     model::{
-        cassandra::{self, Cell, Epochs, Find, Key, QUORUM, Rows, Value},
-        paxos,
+        cassandra::{self, Cell, Committed, Find, Key, QUORUM, Rows, Value},
+        paxos::{self, CasKey, CasValue},
     },
     world::{Reply, World},
 };
@@ -38,6 +43,14 @@ impl SimStore {
         let query = Arc::new(Find { find: Box::new(find) });
         let serve = move |world: &Arc<World>, reply| {
             cassandra::read(world, need, query.clone(), reply);
+        };
+        self.0.ask(Place::Store, Err(StoreError::Unknown), serve).await
+    }
+
+    async fn committed(&self, keys: Vec<CasKey>) -> Result<Vec<CasValue>, StoreError> {
+        let query = Arc::new(Committed(keys));
+        let serve = move |world: &Arc<World>, reply| {
+            cassandra::read(world, QUORUM, query.clone(), reply);
         };
         self.0.ask(Place::Store, Err(StoreError::Unknown), serve).await
     }
@@ -113,11 +126,8 @@ impl Store for SimStore {
     }
 
     async fn epochs(&self, shards: &[ShardId]) -> Result<Vec<EpochRow>, StoreError> {
-        let query = Arc::new(Epochs(shards.to_vec()));
-        let serve = move |world: &Arc<World>, reply| {
-            cassandra::read(world, QUORUM, query.clone(), reply);
-        };
-        self.0.ask(Place::Store, Err(StoreError::Unknown), serve).await
+        let rows = self.committed(shards.iter().map(|shard| CasKey::Epoch(*shard)).collect());
+        rows.await?.into_iter().map(paxos::epoch).collect()
     }
 
     async fn epoch_settled(&self, shard: ShardId) -> Result<EpochRow, StoreError> {
@@ -142,9 +152,16 @@ impl Store for SimStore {
         self.0.ask(Place::Store, Err(StoreError::Unknown), serve).await
     }
 
-    async fn write(&self, rows: Vec<Row>) -> Result<(), StoreError> {
+    async fn write(&self, rows: &[Row]) -> Result<(), StoreError> {
+        for row in rows {
+            if let Row::Progress(shard, group, progress) = row {
+                let at = self.0.now();
+                let written = Written { at, shard: *shard, group: *group, progress: *progress };
+                self.0.world.history().progress.push(written);
+            }
+        }
         let cells: Arc<Vec<(Key, Cell)>> =
-            Arc::new(rows.into_iter().flat_map(cassandra::cells).collect());
+            Arc::new(rows.iter().cloned().flat_map(cassandra::cells).collect());
         let serve = move |world: &Arc<World>, reply| cassandra::write(world, cells.clone(), reply);
         self.0.ask(Place::Store, Err(StoreError::Unknown), serve).await
     }
@@ -204,6 +221,33 @@ impl Store for SimStore {
             Value::Checkpoint(at) => at,
             _ => Checkpoint::default(),
         }))
+    }
+
+    async fn documents(&self, keys: &[DocumentKey]) -> Result<Vec<Document>, StoreError> {
+        let rows = self.committed(keys.iter().map(|key| CasKey::Document(*key)).collect());
+        rows.await?.into_iter().map(paxos::document).collect()
+    }
+
+    async fn rewrite(&self, from: Document, to: Document) -> Result<Rewritten, StoreError> {
+        let serve = move |world: &Arc<World>, reply: Reply<_>| {
+            let (here, from, to) = (world.clone(), from.clone(), to.clone());
+            world.spawn(async move {
+                let rewritten = paxos::rewrite(here.clone(), from, to).await;
+                reply.send(&here, rewritten);
+            });
+        };
+        self.0.ask(Place::Store, Err(StoreError::Unknown), serve).await
+    }
+
+    async fn progress(&self, shard: ShardId) -> Result<Vec<(GroupNumber, Progress)>, StoreError> {
+        let begin = Key::Progress(shard, GroupNumber(0));
+        let end = Key::Progress(shard, GroupNumber(u64::MAX));
+        let rows = self.find_all(begin, end).await?;
+        let rows = rows.into_iter().filter_map(|(key, cell)| match (key, cell.value) {
+            (Key::Progress(_, group), Value::Progress(at)) => Some((group, at)),
+            _ => None,
+        });
+        Ok(rows.collect())
     }
 
     async fn nodes(&self) -> Result<Vec<NodeRow>, StoreError> {

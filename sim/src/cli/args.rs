@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use clap::{Args as ClapArgs, Parser, Subcommand};
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use super::{
     BadInput,
@@ -15,6 +15,7 @@ use super::{
     corpus,
 };
 use crate::{
+    live::{Services, Target as LiveThing},
     plant::Plant,
     scenario::Scenario,
     seedfile::{COMMIT, SeedFile},
@@ -46,6 +47,8 @@ pub(crate) enum Command {
     Replay(ReplayArgs),
     /// Make a failing seed file smaller: fewer faults, less time, fewer clients and nodes
     Shrink(ShrinkArgs),
+    /// Drive real processes by the same crowd, break them, and ask the same oracles; exit 1 if a promise is broken
+    Live(LiveArgs),
     /// Measure how fast the simulation is, beside the bare runtime beneath it
     Speed(SpeedArgs),
     /// List the scenarios
@@ -68,7 +71,8 @@ pub(crate) struct ChaosArgs {
     /// What is to happen; see `cargo sim scenarios`
     #[arg(long, value_name = "S", default_value = "chaos")]
     pub(crate) scenario: Scenario,
-    /// A fault to plant in the protocol: none, no-epoch-check, no-batch-index, early-watermark
+    /// A fault to plant in the protocol: none, no-epoch-check, no-batch-index, early-watermark,
+    /// checkpoint-before-ack, starts-at-end
     #[arg(long, value_name = "P")]
     pub(crate) plant: Option<Plant>,
     /// See that the oracles see: plant a fault (no-epoch-check, if not told), stop when it is found, exit 1
@@ -96,7 +100,8 @@ pub(crate) struct ReplayArgs {
     /// The scenario of the seed [default: chaos]; a file has its own
     #[arg(long, value_name = "S")]
     pub(crate) scenario: Option<Scenario>,
-    /// A fault to plant in the protocol: none, no-epoch-check, no-batch-index, early-watermark
+    /// A fault to plant in the protocol: none, no-epoch-check, no-batch-index, early-watermark,
+    /// checkpoint-before-ack, starts-at-end
     #[arg(long, value_name = "P")]
     pub(crate) plant: Option<Plant>,
     /// Print what the core logs, a line an event, with virtual time, node, shard and epoch
@@ -127,6 +132,77 @@ pub(crate) struct SpeedArgs {
 }
 
 #[derive(Debug, ClapArgs)]
+pub(crate) struct LiveArgs {
+    /// What is driven: one process on disk, or three nodes on the services of tests/services/up
+    #[arg(long, value_name = "T", default_value = "disk")]
+    pub(crate) target: LiveTarget,
+    /// How long things go wrong: 30s, 5m, 2h; up to a minute of rest follows
+    #[arg(long = "for", value_name = "TIME", value_parser = parse_time, default_value = "1m")]
+    pub(crate) time: Duration,
+    /// The seed of clients and faults [default: a fresh one]
+    #[arg(long, value_parser = parse_seed)]
+    pub(crate) seed: Option<u64>,
+    /// The server's program [default: beside this one]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) server: Option<PathBuf>,
+    /// Where processes keep their files, which stay [default: a temporary one, which goes if all is well]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Shards of the log
+    #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) shards: u32,
+    /// See that the oracles see: the process loses its disk when it is killed first, and that must be found (exit 1)
+    #[arg(long, conflicts_with = "target")]
+    pub(crate) canary: bool,
+    /// Of a cluster: where the stand-in for Kinesis is
+    #[arg(
+        long,
+        env = "KINESIS_ENDPOINT",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:4568"
+    )]
+    pub(crate) kinesis: String,
+    /// Of a cluster: the first three numbers of the addresses of Cassandra's nodes
+    #[arg(long, env = "CASSANDRA_NET", value_name = "A.B.C", default_value = "127.0.0")]
+    pub(crate) cassandra: String,
+    /// Of a cluster: the same of the addresses that they name to clients, if `up` was told others; then links to them fail, too
+    #[arg(long, env = "CASSANDRA_BROADCAST", value_name = "A.B.C")]
+    pub(crate) broadcast: Option<String>,
+    /// Of a cluster: leave the nodes of Cassandra alone
+    #[arg(long)]
+    pub(crate) spare_cassandra: bool,
+    /// For machines: one JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What a live run drives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LiveTarget {
+    Disk,
+    Cluster,
+}
+
+impl LiveArgs {
+    /// The target, with what is known of its services.
+    pub(crate) fn target(&self) -> LiveThing {
+        match self.target {
+            LiveTarget::Disk => LiveThing::Disk,
+            LiveTarget::Cluster => {
+                let script =
+                    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/services/cassandra/node");
+                LiveThing::Cluster(Services {
+                    kinesis: self.kinesis.clone(),
+                    cassandra: self.cassandra.clone(),
+                    broadcast: self.broadcast.clone(),
+                    script: (!self.spare_cassandra && script.exists()).then_some(script),
+                })
+            }
+        }
+    }
+}
+
+#[derive(Debug, ClapArgs)]
 pub(crate) struct PlanArgs {
     /// The seed: decimal or 0x…
     #[arg(value_parser = parse_seed)]
@@ -134,7 +210,8 @@ pub(crate) struct PlanArgs {
     /// What is to happen; see `cargo sim scenarios`
     #[arg(long, value_name = "S", default_value = "chaos")]
     pub(crate) scenario: Scenario,
-    /// A fault to plant in the protocol: none, no-epoch-check, no-batch-index, early-watermark
+    /// A fault to plant in the protocol: none, no-epoch-check, no-batch-index, early-watermark,
+    /// checkpoint-before-ack, starts-at-end
     #[arg(long, value_name = "P", default_value = "none")]
     pub(crate) plant: Plant,
 }

@@ -34,6 +34,12 @@ pub(super) fn decide(known: &Known<'_>, client: &mut Client, number: u32) -> Exc
     let workload = &plan.workload;
     let stream = &mut client.stream;
     match &client.role {
+        Role::Group(group, part) => {
+            let question = super::consume::decide(plan, *group, part, stream);
+            // The plan has the group of every client that has to do with one.
+            return question
+                .unwrap_or_else(|| append(plan, stream, shared[0].clone(), Expected::Any));
+        }
         Role::Follow(shard, after) => {
             return Exchange::Follow(ReadLog { shard: *shard, after: after.clone() }, None);
         }

@@ -30,6 +30,27 @@ pub(super) fn digest(what: &Exchange) -> u64 {
                 slice.events.iter().for_each(|e| (e.shard, e.time).hash(&mut hasher));
             }
         }
+        Exchange::Manage(_, answer) => match answer {
+            Some(Ok(_)) => 1u8.hash(&mut hasher),
+            Some(Err(_)) => 2u8.hash(&mut hasher),
+            None => 3u8.hash(&mut hasher),
+        },
+        Exchange::Fetch(fetch, answer) => {
+            (fetch.consumer, fetch.max, answer.is_some()).hash(&mut hasher);
+            if let Some(Ok(fetched)) = answer {
+                fetched.unit.hash(&mut hasher);
+                fetched.events.iter().for_each(|g| (g.place, g.delivery).hash(&mut hasher));
+            }
+        }
+        Exchange::Settle(settle, answer) => {
+            (settle.consumer, settle.unit, answer.is_some()).hash(&mut hasher);
+            if let Some(Ok(settled)) = answer {
+                settled.counted.hash(&mut hasher);
+            }
+        }
+        Exchange::Leave(leave, answer) => {
+            (leave.consumer, answer.is_some()).hash(&mut hasher);
+        }
         Exchange::Follow(read, answer) => {
             (read.shard, answer.is_some()).hash(&mut hasher);
             if let Some(Ok(slice)) = answer {

@@ -141,6 +141,9 @@ pub(super) fn react(
                 Next::Leave
             })
         }
+        Exchange::Manage(..) | Exchange::Fetch(..) | Exchange::Settle(..) | Exchange::Leave(..) => {
+            super::consume::react(world, crowd, number, what)
+        }
         Exchange::Follow(_, answer) => {
             let Role::Follow(_, at) = &mut client.role else { return Next::Leave };
             match answer {

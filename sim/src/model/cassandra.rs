@@ -19,8 +19,9 @@ use std::{
 };
 
 use stormkeep_core::{
-    env::{NodeId, NodeRow, Row, StoreError, Token},
+    env::{Document, DocumentKey, NodeId, NodeRow, Progress, Row, StoreError, Token},
     event::RecordedEvent,
+    group::GroupNumber,
     head::Head,
     shard::{Checkpoint, ShardId},
     stream::StreamName,
@@ -32,7 +33,7 @@ use crate::{
     model::{
         effects::{Effects, REPLICAS},
         links::sample,
-        paxos::PaxosRow,
+        paxos::{self, CasKey, PaxosRow},
     },
     oracle::StoreDump,
     plan::StoreKnobs,
@@ -40,7 +41,7 @@ use crate::{
     world::{MS, Reply, World},
 };
 
-pub use read::{Epochs, Find, Query, read};
+pub use read::{Committed, Find, Query, read};
 
 /// Replicas that must confirm.
 pub const QUORUM: usize = 2;
@@ -57,6 +58,8 @@ pub enum Key {
     Head(StreamName),
     /// The checkpoint of a shard.
     Checkpoint(ShardId),
+    /// How far a shard is settled for a group: partition by shard.
+    Progress(ShardId, GroupNumber),
     /// A sign of life.
     Node(NodeId, Token),
 }
@@ -70,6 +73,8 @@ pub enum Value {
     Head(Head),
     /// Of [`Key::Checkpoint`].
     Checkpoint(Checkpoint),
+    /// Of [`Key::Progress`].
+    Progress(Progress),
     /// Of [`Key::Node`].
     Node(NodeRow),
 }
@@ -96,6 +101,7 @@ pub fn cells(row: Row) -> impl Iterator<Item = (Key, Cell)> {
         Row::Event(e) => (Key::Event(e.stream.clone(), e.revision), Value::Event(e)),
         Row::Head(stream, head) => (Key::Head(stream), Value::Head(head)),
         Row::Checkpoint(shard, at) => (Key::Checkpoint(shard), Value::Checkpoint(at)),
+        Row::Progress(shard, group, at) => (Key::Progress(shard, group), Value::Progress(at)),
         Row::Node(row) => (Key::Node(row.node, row.token), Value::Node(row)),
     };
     let both = [(key, value)].into_iter().chain(ordered);
@@ -121,7 +127,7 @@ fn reconcile(rows: &mut Rows, key: &Key, cell: &Cell) -> bool {
 pub struct Replica {
     rows: Rows,
     /// Rows of compare-and-set.
-    pub(super) paxos: BTreeMap<ShardId, PaxosRow>,
+    pub(super) paxos: BTreeMap<CasKey, PaxosRow>,
     hints: Rows,
     busy_until: Nanos,
     stream: Stream,
@@ -241,10 +247,32 @@ impl Cassandra {
                 (Key::Checkpoint(shard), Value::Checkpoint(at)) => {
                     dump.checkpoints.insert(shard, at);
                 }
+                (Key::Progress(shard, group), Value::Progress(at)) => {
+                    dump.progress.insert((shard, group), at);
+                }
                 _ => {}
             }
         }
         dump
+    }
+
+    /// A document, as it was committed last.
+    pub fn document(&self, key: DocumentKey) -> Document {
+        let rows = self.replicas.iter().filter_map(|r| r.paxos.get(&CasKey::Document(key)));
+        let newest = rows.map(PaxosRow::committed).max_by_key(|(ballot, _)| *ballot);
+        let document = newest.and_then(|(_, value)| paxos::document(value).ok());
+        document.unwrap_or_else(|| Document::blank(key))
+    }
+
+    /// How far a shard is settled for a group, as every quorum sees it at the least.
+    pub fn progress(&self, shard: ShardId, group: GroupNumber) -> Progress {
+        let cells = self.replicas.iter().map(|r| r.rows.get(&Key::Progress(shard, group)));
+        let mut cells: Vec<Option<&Cell>> = cells.collect();
+        cells.sort();
+        match cells[cells.len() - QUORUM].map(|cell| &cell.value) {
+            Some(Value::Progress(at)) => *at,
+            _ => Progress::default(),
+        }
     }
 
     /// The checkpoint of a shard as every quorum sees it at the least: the second newest.

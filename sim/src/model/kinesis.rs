@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use stormkeep_core::{
     env::{Cursor, LogError, LogRecord, Page, Position, Put, PutError, ReadLogError},
+    limits::ENTRY_BYTES_MAX,
     shard::{HashRange, ShardId, ShardInfo},
 };
 
@@ -106,6 +107,9 @@ impl Kinesis {
         (share, lag): (f64, Nanos),
         keep: impl FnOnce(Bytes) -> Bytes,
     ) -> Result<Put, PutError> {
+        if data.len() > ENTRY_BYTES_MAX {
+            return Err(PutError::Refused("the record is larger than an entry may be"));
+        }
         let knobs = &self.knobs;
         let Some(shard) =
             self.shards.iter_mut().find(|s| !s.info.closed && s.info.range.contains(key))

@@ -54,7 +54,8 @@ impl Links {
         });
         let slow = [from, to].iter().map(|place| slowness(*place, effects)).product::<u64>();
         let delay = sample(latency, stream) * slow;
-        let service = [from, to].iter().any(|p| matches!(p, Place::Log | Place::Store));
+        let service =
+            [from, to].iter().any(|p| matches!(p, Place::Log | Place::Store | Place::Handlers));
         if service {
             return Fate::Arrives(delay);
         }
@@ -94,5 +95,6 @@ fn place_number(place: Place) -> u64 {
         Place::Clients => 1 << 20,
         Place::Log => (1 << 20) + 1,
         Place::Store => (1 << 20) + 2,
+        Place::Handlers => (1 << 20) + 3,
     }
 }

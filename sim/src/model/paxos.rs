@@ -13,7 +13,7 @@ use std::{
 };
 
 use stormkeep_core::{
-    env::{EpochRow, StoreError, Swap},
+    env::{Document, DocumentKey, EpochRow, Rewritten, StoreError, Swap},
     shard::ShardId,
 };
 
@@ -25,30 +25,58 @@ use crate::{
 /// Orders proposals for a row.
 pub type Ballot = u64;
 
+/// Names a row that is written by compare-and-set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CasKey {
+    /// Who owns a shard.
+    Epoch(ShardId),
+    /// A document.
+    Document(DocumentKey),
+}
+
+/// What such a row says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CasValue {
+    /// Of [`CasKey::Epoch`].
+    Epoch(EpochRow),
+    /// Of [`CasKey::Document`].
+    Document(Document),
+}
+
+impl CasValue {
+    /// What a row says that was never written.
+    pub fn blank(key: CasKey) -> Self {
+        match key {
+            CasKey::Epoch(shard) => CasValue::Epoch(EpochRow::vacant(shard)),
+            CasKey::Document(key) => CasValue::Document(Document::blank(key)),
+        }
+    }
+}
+
 /// What one replica knows of one row.
 #[derive(Debug, Clone)]
 pub struct PaxosRow {
     promised: Ballot,
     /// The last proposal it accepted; `None` within: an empty one.
-    accepted: Option<(Ballot, Option<EpochRow>)>,
-    committed: (Ballot, EpochRow),
+    accepted: Option<(Ballot, Option<CasValue>)>,
+    committed: (Ballot, CasValue),
 }
 
 impl PaxosRow {
-    fn new(shard: ShardId) -> Self {
-        PaxosRow { promised: 0, accepted: None, committed: (0, EpochRow::vacant(shard)) }
+    fn new(key: CasKey) -> Self {
+        PaxosRow { promised: 0, accepted: None, committed: (0, CasValue::blank(key)) }
     }
 
     /// The newest commit that this replica knows of.
-    pub fn committed(&self) -> (Ballot, EpochRow) {
-        self.committed
+    pub fn committed(&self) -> (Ballot, CasValue) {
+        self.committed.clone()
     }
 
-    fn commit(&mut self, ballot: Ballot, row: EpochRow) {
+    fn commit(&mut self, ballot: Ballot, row: CasValue) {
         if ballot > self.committed.0 {
             self.committed = (ballot, row);
         }
-        if self.accepted.is_some_and(|(accepted, _)| accepted <= ballot) {
+        if self.accepted.as_ref().is_some_and(|(accepted, _)| *accepted <= ballot) {
             self.accepted = None;
         }
     }
@@ -56,10 +84,59 @@ impl PaxosRow {
 
 /// Compare-and-set.
 pub async fn swap(world: Arc<World>, from: EpochRow, to: EpochRow) -> Result<Swap, StoreError> {
-    let outcome = decide(&world, from.shard, |now| (now == from).then_some(to)).await;
+    let before = CasValue::Epoch(from);
+    match compare_and_set(&world, CasKey::Epoch(from.shard), before, CasValue::Epoch(to)).await? {
+        None => Ok(Swap::Done),
+        Some(now) => Ok(Swap::Lost(epoch(now)?)),
+    }
+}
+
+/// Compare-and-set of a document.
+pub async fn rewrite(
+    world: Arc<World>,
+    from: Document,
+    to: Document,
+) -> Result<Rewritten, StoreError> {
+    let key = CasKey::Document(from.key);
+    let (from, to) = (CasValue::Document(from), CasValue::Document(to));
+    match compare_and_set(&world, key, from, to).await? {
+        None => Ok(Rewritten::Done),
+        Some(now) => Ok(Rewritten::Lost(document(now)?)),
+    }
+}
+
+/// A read at `SERIAL`.
+pub async fn read_serial(world: Arc<World>, shard: ShardId) -> Result<EpochRow, StoreError> {
+    epoch(decide(&world, CasKey::Epoch(shard), |_| None).await?)
+}
+
+/// What a row of [`CasKey::Epoch`] says; it never holds anything else.
+pub fn epoch(value: CasValue) -> Result<EpochRow, StoreError> {
+    match value {
+        CasValue::Epoch(row) => Ok(row),
+        CasValue::Document(_) => Err(StoreError::Unknown),
+    }
+}
+
+/// What a row of [`CasKey::Document`] says; it never holds anything else.
+pub fn document(value: CasValue) -> Result<Document, StoreError> {
+    match value {
+        CasValue::Document(document) => Ok(document),
+        CasValue::Epoch(_) => Err(StoreError::Unknown),
+    }
+}
+
+/// `None`: it is done; else the row as it is.
+async fn compare_and_set(
+    world: &Arc<World>,
+    key: CasKey,
+    from: CasValue,
+    to: CasValue,
+) -> Result<Option<CasValue>, StoreError> {
+    let outcome = decide(world, key, |now| (*now == from).then(|| to.clone())).await;
     match outcome {
-        Ok(now) if now == from => Ok(Swap::Done),
-        Ok(now) => Ok(Swap::Lost(now)),
+        Ok(now) if now == from => Ok(None),
+        Ok(now) => Ok(Some(now)),
         Err(error) => {
             if error == StoreError::Unknown {
                 world.rare("compare-and-sets with an unknown outcome");
@@ -69,27 +146,22 @@ pub async fn swap(world: Arc<World>, from: EpochRow, to: EpochRow) -> Result<Swa
     }
 }
 
-/// A read at `SERIAL`.
-pub async fn read_serial(world: Arc<World>, shard: ShardId) -> Result<EpochRow, StoreError> {
-    decide(&world, shard, |_| None).await
-}
-
 /// One round of Paxos, or several under contention. Returns the row as it was when decided.
 async fn decide(
     world: &Arc<World>,
-    shard: ShardId,
-    update: impl Fn(EpochRow) -> Option<EpochRow>,
-) -> Result<EpochRow, StoreError> {
+    key: CasKey,
+    update: impl Fn(&CasValue) -> Option<CasValue>,
+) -> Result<CasValue, StoreError> {
     for _ in 0..8 {
         // Ballots grow with time. Two that are equal do no harm: a replica promises each but once.
         let ballot = (world.kernel.now() / 1000) << 16 | (world.store().draw() & 0xffff);
         let promises = ask_all(world, move |world, number| {
-            on(world, number, shard, |row| {
+            on(world, number, key, |row| {
                 let newer = ballot > row.promised;
                 if newer {
                     row.promised = ballot;
                 }
-                newer.then_some((row.accepted, row.committed))
+                newer.then(|| (row.accepted.clone(), row.committed()))
             })
         })
         .await;
@@ -102,24 +174,25 @@ async fn decide(
             }
             Err(error) => return Err(error),
         };
-        let newest = promises.iter().map(|(_, committed)| *committed).max_by_key(|c| c.0);
+        let newest = promises.iter().map(|(_, committed)| committed.clone()).max_by_key(|c| c.0);
         let Some((newest_ballot, newest_row)) = newest else { return Err(StoreError::Unknown) };
-        let half_done = promises.iter().filter_map(|(accepted, _)| *accepted).max_by_key(|a| a.0);
+        let half_done =
+            promises.iter().filter_map(|(accepted, _)| accepted.clone()).max_by_key(|a| a.0);
         if let Some((left, Some(row))) = half_done
             && left > newest_ballot
         {
-            propose(world, shard, ballot, Some(row)).await?;
-            commit(world, shard, ballot, row).await?;
+            propose(world, key, ballot, Some(row.clone())).await?;
+            commit(world, key, ballot, row).await?;
             world.rare("half-done compare-and-sets finished by another");
             continue;
         }
         if promises.iter().any(|(_, committed)| committed.0 < newest_ballot) {
-            commit(world, shard, newest_ballot, newest_row).await?;
+            commit(world, key, newest_ballot, newest_row.clone()).await?;
         }
-        let update = update(newest_row);
-        propose(world, shard, ballot, update).await?;
+        let update = update(&newest_row);
+        propose(world, key, ballot, update.clone()).await?;
         if let Some(row) = update {
-            commit(world, shard, ballot, row).await?;
+            commit(world, key, ballot, row).await?;
         }
         return Ok(newest_row);
     }
@@ -128,16 +201,16 @@ async fn decide(
 
 async fn propose(
     world: &Arc<World>,
-    shard: ShardId,
+    key: CasKey,
     ballot: Ballot,
-    update: Option<EpochRow>,
+    update: Option<CasValue>,
 ) -> Result<(), StoreError> {
     let accepted = ask_all(world, move |world, number| {
-        on(world, number, shard, |row| {
+        on(world, number, key, |row| {
             let current = ballot >= row.promised;
             if current {
                 row.promised = ballot;
-                row.accepted = Some((ballot, update));
+                row.accepted = Some((ballot, update.clone()));
             }
             current.then_some(())
         })
@@ -148,27 +221,22 @@ async fn propose(
 
 async fn commit(
     world: &Arc<World>,
-    shard: ShardId,
+    key: CasKey,
     ballot: Ballot,
-    update: EpochRow,
+    update: CasValue,
 ) -> Result<(), StoreError> {
     let done = ask_all(world, move |world, number| {
-        on(world, number, shard, |row| {
-            row.commit(ballot, update);
+        on(world, number, key, |row| {
+            row.commit(ballot, update.clone());
             Some(())
         })
     });
     done.await.map(drop).map_err(|_| StoreError::Unknown)
 }
 
-fn on<T>(
-    world: &Arc<World>,
-    number: u32,
-    shard: ShardId,
-    step: impl FnOnce(&mut PaxosRow) -> T,
-) -> T {
+fn on<T>(world: &Arc<World>, number: u32, key: CasKey, step: impl FnOnce(&mut PaxosRow) -> T) -> T {
     let mut store = world.store();
-    step(store.replica(number).paxos.entry(shard).or_insert_with(|| PaxosRow::new(shard)))
+    step(store.replica(number).paxos.entry(key).or_insert_with(|| PaxosRow::new(key)))
 }
 
 struct Votes<T> {

@@ -129,6 +129,9 @@ fn unwanted(judged: &Judged<'_>, place: usize) -> Option<(u64, String, String)> 
         }
     }
     if !asked_for {
+        if super::delivered::is_of_a_group(judged, name) {
+            return None;
+        }
         let expected = format!("in {name} only what a client asked for");
         return Some((judged.seen_at(place), expected, judged.words(placed)));
     }

@@ -232,7 +232,7 @@ impl Case {
                         store.events.insert((e.stream.clone(), e.revision), e);
                     }
                     Row::Head(stream, head) => drop(store.heads.insert(stream, head)),
-                    Row::Checkpoint(..) | Row::Node(_) => {}
+                    Row::Checkpoint(..) | Row::Progress(..) | Row::Node(_) => {}
                 }
             }
             store.checkpoints.insert(shard, at);

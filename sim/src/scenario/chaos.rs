@@ -7,7 +7,7 @@ use crate::{
     plan::{CoreKnobs, Latency, Links, LogKnobs, Plan, StoreKnobs, Workload},
     plant::Plant,
     rng::Stream,
-    scenario::{Scenario, draw::Draw},
+    scenario::{Scenario, deliver, draw::Draw},
 };
 
 /// Nothing goes wrong in a random cluster.
@@ -26,6 +26,7 @@ pub(super) fn calm(seed: u64) -> Plan {
         log: log(stream),
         store: store(stream),
         core: core(stream),
+        delivery: None,
         faults: Vec::new(),
     };
     order_and_metadata(&mut plan);
@@ -56,6 +57,7 @@ pub(super) fn chaos(seed: u64) -> Plan {
         }
     }
     plan.faults.sort_by_key(|fault| fault.at_ms);
+    deliver::some(&mut plan);
     plan
 }
 
@@ -75,6 +77,7 @@ pub(super) fn reshard(seed: u64) -> Plan {
         }
     }
     plan.faults.sort_by_key(|fault| fault.at_ms);
+    deliver::some(&mut plan);
     plan
 }
 

@@ -66,6 +66,7 @@ pub(crate) fn plan(seed: u64) -> Plan {
             write_rows_max: 64,
             buggify_per_mille: 0,
         },
+        delivery: None,
         faults: vec![
             Fault { at_ms: 1000, for_ms: 5000, what: What::Crash { node: 1 } },
             Fault { at_ms: 2000, for_ms: 500, what: What::ClockStep { node: 0, by_ms: -300 } },

@@ -4,8 +4,9 @@
 use std::fmt::Display;
 
 use crate::{
+    crowd,
     fault::{Fault, Place, What},
-    plan::{Latency, Plan},
+    plan::{Delivery, Latency, Plan},
 };
 
 /// Nodes of a cluster at the most.
@@ -37,6 +38,9 @@ pub fn validate(plan: &Plan) -> Result<(), Vec<String>> {
     check.latency("plan.links.service", plan.links.service);
     services(&mut check, plan);
     core(&mut check, plan);
+    if let Some(delivery) = &plan.delivery {
+        deliver(&mut check, plan, delivery);
+    }
     for (index, fault) in plan.faults.iter().enumerate() {
         check.fault(&format!("plan.faults[{index}]"), fault, plan);
     }
@@ -95,6 +99,36 @@ fn core(check: &mut Check, plan: &Plan) {
     check.within("plan.core.queue_max", core.queue_max, 1, 1_000_000);
     check.within("plan.core.write_rows_max", core.write_rows_max, 1, 1_000_000);
     check.per_mille("plan.core.buggify_per_mille", core.buggify_per_mille);
+}
+
+fn deliver(check: &mut Check, plan: &Plan, delivery: &Delivery) {
+    check.within("plan.delivery.workers", delivery.workers, 1, plan.nodes);
+    // Somebody must own the shards.
+    let apart_max = delivery.workers.min(plan.nodes.saturating_sub(1));
+    check.within("plan.delivery.apart", delivery.apart, 0, apart_max);
+    check.per_mille("plan.delivery.poison_per_mille", delivery.poison_per_mille);
+    check.within("plan.delivery.cured_at_ms", delivery.cured_at_ms, 0, PHASE_MS_MAX);
+    check.within("plan.delivery.replay_at_ms", delivery.replay_at_ms, 0, PHASE_MS_MAX);
+    let lambda = &delivery.lambda;
+    check.within("plan.delivery.lambda.concurrency", lambda.concurrency, 1, 1_000_000);
+    check.within("plan.delivery.lambda.cold_ms", lambda.cold_ms, 0, PHASE_MS_MAX);
+    check.latency("plan.delivery.lambda.work", lambda.work);
+    check.within("plan.delivery.lambda.timeout_ms", lambda.timeout_ms, 1, PHASE_MS_MAX);
+    check.per_mille("plan.delivery.lambda.fail_per_mille", lambda.fail_per_mille);
+    check.per_mille("plan.delivery.lambda.crash_per_mille", lambda.crash_per_mille);
+    check.per_mille("plan.delivery.lambda.lose_per_mille", lambda.lose_per_mille);
+    check.per_mille("plan.delivery.lambda.twice_per_mille", lambda.twice_per_mille);
+    for (n, group) in delivery.groups.iter().enumerate() {
+        let field = |field: &str| format!("plan.delivery.groups[{n}].{field}");
+        check.within(&field("consumers"), group.consumers, 0, 1000);
+        check.per_mille(&field("fail_per_mille"), group.fail_per_mille);
+        check.per_mille(&field("crash_per_mille"), group.crash_per_mille);
+        check.per_mille(&field("slow_per_mille"), group.slow_per_mille);
+        // The rest is a group's own settings, which the core checks when it is made.
+        if let Err(error) = crowd::settings(group).check() {
+            check.problems.push(format!("plan.delivery.groups[{n}]: {error}"));
+        }
+    }
 }
 
 #[derive(Default)]

@@ -3,6 +3,8 @@
 //! Installs and starts each peer on 127.0.0.1, runs the same closed loops against each in turn, stops it, and prints one table.
 //! A peer that cannot be installed is a line that says why. `docs/BENCHMARKS.md` says how to read the figures.
 
+mod cluster;
+mod delivery;
 mod grpc;
 mod machine;
 mod peer;
@@ -23,6 +25,10 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     task::LocalSet,
 };
+
+/// The ceiling has the allocator that Stormkeep has; the load has it for every peer.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The messages of `proto/`, generated.
 #[allow(clippy::all, missing_docs)]
@@ -67,7 +73,13 @@ pub struct Arguments {
     /// With --fill: kill -9 instead of an orderly stop.
     #[arg(long, requires = "fill")]
     kill: bool,
-    /// Connections of --soak and --fill.
+    /// Instead: append to three nodes on the services of tests/services/up, which must be up, and say what an append waits for.
+    #[arg(long, conflicts_with_all = ["soak", "fill"])]
+    cluster: bool,
+    /// Instead: push so many events from Stormkeep to a web address, for 1, 10 and 100 subscriptions together each.
+    #[arg(long, value_name = "EVENTS", num_args = 0..=1, default_missing_value = "200000", conflicts_with_all = ["soak", "fill", "cluster"])]
+    delivery: Option<u64>,
+    /// Connections of --soak, --fill and --cluster.
     #[arg(long, default_value_t = 64)]
     connections: usize,
     /// Where programs are kept from run to run, and data during one. A disk, if flushes are to mean anything.
@@ -92,6 +104,13 @@ async fn chosen(arguments: &Arguments) -> Result<()> {
     if let Some(events) = arguments.fill {
         let Arguments { kill, connections, json, .. } = *arguments;
         return restart::run(&scratch, events, kill, connections, json).await;
+    }
+    if let Some(events) = arguments.delivery {
+        return delivery::run(&scratch, events, arguments.json).await;
+    }
+    if arguments.cluster {
+        let Arguments { seconds, connections, json, .. } = *arguments;
+        return cluster::run(&scratch, seconds.unwrap_or(20.0), connections, json).await;
     }
     rounds::run(&scratch, arguments).await
 }

@@ -153,17 +153,40 @@ pub fn listens(port: u16) -> bool {
     TcpStream::connect(("127.0.0.1", port)).is_ok()
 }
 
+/// The answer to a request, head and body.
+fn http(port: u16, method: &str, path: &str, body: &str) -> Result<String> {
+    let mut socket = TcpStream::connect(("127.0.0.1", port))?;
+    socket.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let length = body.len();
+    write!(
+        socket,
+        "{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\
+         content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+    )?;
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+fn status(answer: &str) -> u16 {
+    answer.get(9..12).and_then(|status| status.parse().ok()).unwrap_or(0)
+}
+
 /// The status of `GET path`, 0 if there was no answer.
 pub fn http_status(port: u16, path: &str) -> u16 {
-    let ask = || -> Result<u16> {
-        let mut socket = TcpStream::connect(("127.0.0.1", port))?;
-        socket.set_read_timeout(Some(Duration::from_secs(2)))?;
-        write!(socket, "GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n")?;
-        let mut answer = [0; 12];
-        socket.read_exact(&mut answer)?;
-        Ok(std::str::from_utf8(&answer[9..])?.parse()?)
-    };
-    ask().unwrap_or(0)
+    status(&http(port, "GET", path, "").unwrap_or_default())
+}
+
+/// The status of `PUT path` with a body of JSON.
+pub fn http_put(port: u16, path: &str, body: &str) -> Result<u16> {
+    Ok(status(&http(port, "PUT", path, body)?))
+}
+
+/// The body of the answer to `GET path`.
+pub fn http_body(port: u16, path: &str) -> Result<String> {
+    let answer = http(port, "GET", path, "")?;
+    let (_, body) = answer.split_once("\r\n\r\n").context("an answer without a body")?;
+    Ok(body.to_owned())
 }
 
 /// Memory of a process that is in RAM, bytes.

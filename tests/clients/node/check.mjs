@@ -13,6 +13,12 @@ import {
   KurrentDBClient,
   MaxAppendSizeExceededError,
   NO_STREAM,
+  PARK,
+  PINNED,
+  PersistentSubscriptionDoesNotExistError,
+  PersistentSubscriptionExistsError,
+  PersistentSubscriptionMaximumSubscribersReachedError,
+  RETRY,
   START,
   STREAM_EXISTS,
   StreamDeletedError,
@@ -23,6 +29,7 @@ import {
   eventTypeFilter,
   excludeSystemEvents,
   jsonEvent,
+  persistentSubscriptionToAllSettingsFromDefaults,
   persistentSubscriptionToStreamSettingsFromDefaults,
   streamNameFilter,
 } from "@kurrent/kurrentdb-client";
@@ -274,11 +281,70 @@ const checks = {
     await end.unsubscribe();
   },
 
+  async groupsAndTheirErrors() {
+    const [stream, group] = [name("stream"), name("group")];
+    const missing = (call) => assert.rejects(call, PersistentSubscriptionDoesNotExistError);
+    await missing(client.deletePersistentSubscriptionToStream(stream, group));
+    await missing(client.getPersistentSubscriptionToStreamInfo(stream, group));
+    const settings = persistentSubscriptionToStreamSettingsFromDefaults({
+      startFrom: START,
+      consumerStrategyName: PINNED,
+      maxSubscriberCount: 1,
+    });
+    await client.createPersistentSubscriptionToStream(stream, group, settings);
+    const again = client.createPersistentSubscriptionToStream(stream, group, settings);
+    await assert.rejects(again, PersistentSubscriptionExistsError);
+    await client.updatePersistentSubscriptionToStream(stream, group, { ...settings, maxRetryCount: 3 });
+    const info = await client.getPersistentSubscriptionToStreamInfo(stream, group);
+    assert.deepEqual(info.settings, { ...settings, maxRetryCount: 3 });
+    assert.deepEqual([info.eventSource, info.groupName], [stream, group]);
+    const listed = await client.listPersistentSubscriptionsToStream(stream);
+    assert.deepEqual(listed.map(({ groupName }) => groupName), [group]);
+    const first = client.subscribeToPersistentSubscriptionToStream(stream, group);
+    await once(first, "confirmation");
+    const second = client.subscribeToPersistentSubscriptionToStream(stream, group);
+    const [full] = await once(second, "error");
+    assert(full instanceof PersistentSubscriptionMaximumSubscribersReachedError, full);
+    await client.deletePersistentSubscriptionToStream(stream, group);
+    const [deleted] = await once(first.resume(), "error");
+    assert(deleted instanceof PersistentSubscriptionDoesNotExistError, deleted);
+  },
+
+  async eventsThatFail() {
+    const [stream, group] = [name("failing"), name("group")];
+    const settings = persistentSubscriptionToAllSettingsFromDefaults({ startFrom: END });
+    const filter = streamNameFilter({ prefixes: [stream] });
+    await client.createPersistentSubscriptionToAll(group, settings, { filter });
+    const events = Array.from({ length: 30 }, () => event());
+    await client.appendToStream(stream, events);
+    const [tries, read] = [[], []];
+    const subscription = client.subscribeToPersistentSubscriptionToAll(group, { bufferSize: 5 });
+    for await (const resolved of subscription) {
+      const { event, retryCount } = resolved;
+      if (event.id === events[7].id && tries.length < 3) {
+        tries.push(retryCount);
+        await subscription.nack(tries.length < 3 ? RETRY : PARK, "a check", resolved);
+        continue;
+      }
+      await subscription.ack(resolved);
+      if (!read.includes(event.id)) read.push(event.id);
+      if (read.length === 29) break;
+    }
+    assert.deepEqual(tries, [0, 1, 2]);
+    assert.deepEqual(read, events.filter((_, n) => n !== 7).map(({ id }) => id));
+    while ((await client.getPersistentSubscriptionToAllInfo(group)).stats.parkedMessageCount === 0n);
+    await client.replayParkedMessagesToAll(group);
+    const replay = client.subscribeToPersistentSubscriptionToAll(group);
+    for await (const resolved of replay) {
+      await replay.ack(resolved);
+      if (resolved.event.id === events[7].id) break;
+    }
+    await client.deletePersistentSubscriptionToAll(group);
+  },
+
   async whatIsNotHere() {
     await assert.rejects(client.multiStreamAppend([]), UnsupportedError);
-    const settings = persistentSubscriptionToStreamSettingsFromDefaults();
-    const made = client.createPersistentSubscriptionToStream("x", "group", settings);
-    await assert.rejects(made, /PersistentSubscriptions\/Create is not part of this server/);
+    await assert.rejects(client.listProjections(), /Projections\/Statistics is not part of this server/);
   },
 };
 

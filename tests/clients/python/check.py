@@ -13,10 +13,12 @@ from kurrentdbclient import (
     StreamState,
 )
 from kurrentdbclient.exceptions import (
+    AlreadyExistsError,
     GrpcDeadlineExceededError,
     GrpcError,
     KurrentDBClientError,
     MaximumAppendSizeExceededError,
+    MaximumSubscriptionsReachedError,
     NotFoundError,
     StreamIsDeletedError,
     WrongCurrentVersionError,
@@ -198,9 +200,9 @@ def bad_requests(client):
     assert "stream: " in refused(lambda: append("", event()))
     assert "metadata[type]" in refused(lambda: append(name("bad"), event(kind="")))
     assert "filter.regex: " in refused(lambda: tuple(client.read_all(filter_include=["("])))
-    assert "PersistentSubscriptions/Create is not part" in refused(
-        lambda: client.create_subscription_to_all("group")
-    )
+    create = lambda **settings: client.create_subscription_to_all(name("group"), **settings)
+    assert "settings.max_retry_count" in refused(lambda: create(max_retry_count=-1))
+    assert "`PinnedByCorrelation`" in refused(lambda: create(consumer_strategy="PinnedByCorrelation"))
 
 
 @check
@@ -282,6 +284,74 @@ def checkpoints(client):
         live = event()
         client.append_to_stream(wanted, current_version=0, events=live)
         assert next(it for it in told if type(it) is RecordedEvent) == live
+
+
+@check
+def groups_and_their_errors(client):
+    group, stream = name("group"), name("stream")
+    of = dict(group_name=group, stream_name=stream)
+    raises(NotFoundError, lambda: client.get_subscription_info(**of))
+    raises(NotFoundError, lambda: client.delete_subscription(**of))
+    assert client.list_subscriptions_to_stream(stream) == []
+    raises(NotFoundError, lambda: client.read_subscription_to_stream(**of))
+    client.create_subscription_to_stream(
+        **of, consumer_strategy="Pinned", max_subscriber_count=1, stream_position=1
+    )
+    raises(AlreadyExistsError, lambda: client.create_subscription_to_stream(**of))
+    info = client.get_subscription_info(**of)
+    assert (info.event_source, info.group_name, info.start_from) == (stream, group, "1")
+    assert (info.consumer_strategy, info.max_subscriber_count) == ("Pinned", 1)
+    client.update_subscription_to_stream(**of, max_retry_count=3, from_end=True)
+    updated = client.get_subscription_info(**of)
+    assert updated.max_retry_count == 3 and updated.consumer_strategy == "Pinned"
+    assert [it.group_name for it in client.list_subscriptions_to_stream(stream)] == [group]
+    with client.read_subscription_to_stream(**of) as first:
+        second = lambda: client.read_subscription_to_stream(**of)
+        raises(MaximumSubscriptionsReachedError, second)
+        events = [event() for _ in range(100)]
+        client.append_to_stream(stream, current_version=StreamState.NO_STREAM, events=events)
+        read = []
+        for it in first:
+            read.append(it)
+            first.ack(it)
+            if len(read) == 99:
+                break
+        assert read == events[1:], "in their order, from the revision on"
+    client.delete_subscription(**of)
+    raises(NotFoundError, lambda: client.read_subscription_to_stream(**of))
+
+
+@check
+def events_that_fail(client):
+    group, category = name("group"), uuid.uuid4().hex
+    of = dict(group_name=group, stream_name=f"$ce-{category}")
+    client.create_subscription_to_stream(**of)
+    streams = {f"{category}-{n}": [event(), event()] for n in range(10)}
+    for stream, events in streams.items():
+        client.append_to_stream(stream, current_version=StreamState.NO_STREAM, events=events)
+    failing = streams[f"{category}-3"][0]
+    tries, done = [], {stream: [] for stream in streams}
+    with client.read_subscription_to_stream(**of) as subscription:
+        for it in subscription:
+            if it == failing:
+                tries.append(it.retry_count)
+                subscription.nack(it, "park" if it.retry_count == 2 else "retry")
+                continue
+            subscription.ack(it)
+            if it not in done[it.stream_name]:
+                done[it.stream_name].append(it)
+            if tries == [0, 1, 2] and sum(map(len, done.values())) == 19:
+                break
+    assert all(done[s] == [e for e in streams[s] if e != failing] for s in streams), done
+    while client.get_subscription_info(**of).parked_message_count == 0:
+        pass
+    client.replay_parked_events(**of)
+    with client.read_subscription_to_stream(**of) as subscription:
+        for it in subscription:
+            subscription.ack(it)
+            if it == failing:
+                break
+    client.delete_subscription(**of)
 
 
 @check

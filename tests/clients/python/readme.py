@@ -19,7 +19,6 @@ SERVER = f"admin:changeit@{ADDRESS}?Tls=true&TlsCaFile={CA}" if CA else f"{ADDRE
 LEFT_OUT = {
     "Multi-append to stream": "appends to several streams (KurrentDB 25.1) are not there",
     "Append records": "appends to several streams (KurrentDB 26.1) are not there",
-    "Persistent subscriptions": "persistent subscriptions are not there yet",
     "Projections": "projections are not there",
     "Read using secondary index": "secondary indexes are not there",
     "Subscribe using secondary index": "secondary indexes are not there",

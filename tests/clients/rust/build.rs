@@ -1,5 +1,5 @@
-//! Finds the published client among the dependencies and takes its samples out of it: `tests/api/streams.rs` with
-//! `tests/common.rs`, which are compiled where they are, and the Rust sample of its README.
+//! Finds the published client among the dependencies and takes its samples out of it: `tests/api/streams.rs` and
+//! `tests/api/persistent_subscriptions.rs` with `tests/common.rs`, which are compiled where they are, and the Rust sample of its README.
 
 use std::{env, error::Error, fs, path::Path, process::Command};
 
@@ -31,9 +31,10 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let tests = client.join("tests");
     let published = format!(
-        "#[path = {:?}]\nmod common;\n#[path = {:?}]\nmod streams;\nmod readme {{\n{sample}\npub fn run() -> Result<(), Box<dyn std::error::Error>> {{ main() }}\n}}\n",
+        "#[path = {:?}]\nmod common;\n#[path = {:?}]\nmod streams;\n#[path = {:?}]\nmod persistent_subscriptions;\nmod readme {{\n{sample}\npub fn run() -> Result<(), Box<dyn std::error::Error>> {{ main() }}\n}}\n",
         tests.join("common.rs"),
         tests.join("api").join("streams.rs"),
+        tests.join("api").join("persistent_subscriptions.rs"),
     );
     fs::write(Path::new(&env::var("OUT_DIR")?).join("published.rs"), published)?;
     Ok(())

@@ -21,6 +21,12 @@ pub(crate) const STREAMS: &str = "event_store.client.streams.Streams";
 /// Its methods.
 pub(crate) const STREAMS_METHODS: [&str; 5] =
     ["Read", "Append", "BatchAppend", "Delete", "Tombstone"];
+/// The service of groups.
+pub(crate) const PERSISTENT: &str =
+    "event_store.client.persistent_subscriptions.PersistentSubscriptions";
+/// Its methods.
+pub(crate) const PERSISTENT_METHODS: [&str; 8] =
+    ["Create", "Update", "Delete", "Read", "GetInfo", "ReplayParked", "List", "RestartSubsystem"];
 /// The service that says what there is.
 pub(crate) const FEATURES: &str = "event_store.client.server_features.ServerFeatures";
 /// Its method.
@@ -49,10 +55,11 @@ impl server_features_server::ServerFeatures for Features {
             methods.iter().map(move |method| SupportedMethod {
                 method_name: method.to_ascii_lowercase(),
                 service_name: service.to_ascii_lowercase(),
-                features: features(method).iter().map(|name| (*name).to_owned()).collect(),
+                features: features(service, method).iter().map(|name| (*name).to_owned()).collect(),
             })
         };
         let methods = of(STREAMS, &STREAMS_METHODS)
+            .chain(of(PERSISTENT, &PERSISTENT_METHODS))
             .chain(of(FEATURES, &[FEATURES_METHOD]))
             .chain(of(GOSSIP, &[GOSSIP_METHOD]))
             .collect();
@@ -61,10 +68,12 @@ impl server_features_server::ServerFeatures for Features {
     }
 }
 
-fn features(method: &str) -> &'static [&'static str] {
-    match method {
-        "Read" => &["position", "events"],
-        "BatchAppend" => &["deadline_duration"],
+fn features(service: &str, method: &str) -> &'static [&'static str] {
+    match (service, method) {
+        (STREAMS, "Read") => &["position", "events"],
+        (STREAMS, "BatchAppend") => &["deadline_duration"],
+        (PERSISTENT, "RestartSubsystem") => &[],
+        (PERSISTENT, _) => &["stream", "all"],
         _ => &[],
     }
 }
@@ -147,6 +156,8 @@ mod tests {
         assert_eq!(told.event_store_server_version, "25.0.0");
         assert!(told.methods.iter().any(|method| method.method_name == "batchappend"
             && method.service_name == "event_store.client.streams.streams"));
-        assert_eq!(told.methods.len(), 7);
+        let of_all = told.methods.iter().filter(|method| method.features.contains(&"all".into()));
+        assert_eq!(of_all.count(), 7, "the Rust and Node clients look for it");
+        assert_eq!(told.methods.len(), 15);
     }
 }

@@ -316,7 +316,7 @@ fn followed(what: StreamOption, asked: Option<FilterOptions>) -> Result<Followed
 }
 
 /// Clients have positions of their own for the end, beyond all that we have.
-fn position_of(commit: u64) -> GlobalPosition {
+pub(super) fn position_of(commit: u64) -> GlobalPosition {
     GlobalPosition(commit).min(GlobalPosition::END)
 }
 
@@ -328,9 +328,18 @@ fn filter(asked: FilterOptions) -> Result<Filter, Trouble> {
         }
         None => return Err(Trouble::invalid("options.filter.filter", "missing")),
     };
-    match (expression.regex.as_str(), expression.prefix) {
-        ("", prefixes) => Ok(Filter::prefixes(subject, prefixes)?),
-        (regex, prefixes) if prefixes.is_empty() => Ok(Filter::expression(subject, regex)?),
+    filter_of(subject, &expression.regex, expression.prefix)
+}
+
+/// The filter that an expression or prefixes make; one of them is empty.
+pub(super) fn filter_of(
+    subject: Subject,
+    regex: &str,
+    prefixes: Vec<String>,
+) -> Result<Filter, Trouble> {
+    match regex {
+        "" => Ok(Filter::prefixes(subject, prefixes)?),
+        regex if prefixes.is_empty() => Ok(Filter::expression(subject, regex)?),
         _ => Err(Trouble::invalid("options.filter", "give an expression or prefixes, not both")),
     }
 }

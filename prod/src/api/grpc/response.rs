@@ -34,16 +34,8 @@ const TICKS_PER_MICROSECOND: u64 = 10;
 /// An event.
 pub(crate) fn event(event: RecordedEvent, form: Form) -> ReadResp {
     let position = event.position().0;
-    let RecordedEvent { stream, revision, time, event, .. } = event;
-    let content_type = match event.format {
-        Format::Json => "application/json",
-        Format::Bytes => "application/octet-stream",
-    };
-    let metadata = BTreeMap::from([
-        ("type".to_owned(), event.kind.to_string()),
-        ("content-type".to_owned(), content_type.to_owned()),
-        ("created".to_owned(), time.0.saturating_mul(TICKS_PER_MICROSECOND).to_string()),
-    ]);
+    let metadata = properties(&event);
+    let RecordedEvent { stream, revision, event, .. } = event;
     let recorded = read_resp::read_event::RecordedEvent {
         id: Some(id(event.id.0, form)),
         stream_identifier: Some(identifier(&stream)),
@@ -59,6 +51,20 @@ pub(crate) fn event(event: RecordedEvent, form: Form) -> ReadResp {
         link: None,
         position: Some(read_resp::read_event::Position::CommitPosition(position)),
     }))
+}
+
+/// What is told of an event besides what its writer gave it: its type, what its payload is, and when it was committed.
+pub(crate) fn properties(recorded: &RecordedEvent) -> BTreeMap<String, String> {
+    let content_type = match recorded.event.format {
+        Format::Json => "application/json",
+        Format::Bytes => "application/octet-stream",
+    };
+    let created = recorded.time.0.saturating_mul(TICKS_PER_MICROSECOND);
+    BTreeMap::from([
+        ("type".to_owned(), recorded.event.kind.to_string()),
+        ("content-type".to_owned(), content_type.to_owned()),
+        ("created".to_owned(), created.to_string()),
+    ])
 }
 
 /// What a subscription is told.
@@ -209,7 +215,8 @@ fn now() -> Timestamp {
     Timestamp { seconds: now.as_secs() as i64, nanos: now.subsec_nanos() as i32 }
 }
 
-fn id(id: u128, form: Form) -> Uuid {
+/// An id, in the form that the client asked for.
+pub(crate) fn id(id: u128, form: Form) -> Uuid {
     let value = if form.structured {
         uuid::Value::Structured(uuid::Structured {
             most_significant_bits: (id >> 64) as i64,

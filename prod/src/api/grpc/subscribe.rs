@@ -54,7 +54,7 @@ pub(crate) fn subscribe<E: Env>(
 }
 
 /// A stream up to its first error, which it has as well.
-fn until_failed<T: Send>(
+pub(super) fn until_failed<T: Send>(
     told: impl Stream<Item = Result<T, Status>> + Send + 'static,
 ) -> impl Stream<Item = Result<T, Status>> + Send {
     told.scan(false, |failed, told| {

@@ -172,7 +172,7 @@ fn version(expected: Expected) -> i64 {
 }
 
 /// A trailer's value is ASCII: what is not is percent-encoded.
-fn ascii(value: &str) -> AsciiMetadataValue {
+pub(crate) fn ascii(value: &str) -> AsciiMetadataValue {
     let mut encoded = String::with_capacity(value.len());
     for byte in value.bytes() {
         match byte {

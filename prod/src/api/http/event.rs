@@ -127,7 +127,7 @@ impl<'a> Payload<'a> {
 /// An event that is read.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct EventOutput<'a> {
+pub(crate) struct EventOutput<'a> {
     stream: &'a str,
     revision: u64,
     position: String,
@@ -148,7 +148,7 @@ pub(super) struct EventOutput<'a> {
 
 impl<'a> EventOutput<'a> {
     /// Shows an event.
-    pub(super) fn of(recorded: &'a RecordedEvent) -> Self {
+    pub(crate) fn of(recorded: &'a RecordedEvent) -> Self {
         let event = &recorded.event;
         let (format, is_json) = match event.format {
             Format::Json => (FormatName::Json, true),

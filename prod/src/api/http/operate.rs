@@ -19,6 +19,14 @@ pub(super) async fn index() -> Response {
         "delete": "DELETE /streams/{stream}{?tombstone,expected}",
         "metadata": "GET, PUT /streams/{stream}/metadata",
         "all": "GET /all{?from,direction,limit,wait,follow,type-prefix,stream-prefix,type-regex,stream-regex}",
+        "subscriptions": "GET /subscriptions",
+        "subscription": "GET, PUT, POST, DELETE /subscriptions/{source}/{group}",
+        "consume": [
+            "GET /subscriptions/{source}/{group}/events{?consumer,max,wait}",
+            "POST /subscriptions/{source}/{group}/settle",
+            "POST /subscriptions/{source}/{group}/leave",
+            "POST /subscriptions/{source}/{group}/replay{?stop_at}",
+        ],
         "health": ["GET /health/live", "GET /health/ready"],
         "metrics": "GET /metrics",
     });

@@ -7,9 +7,12 @@ use http::{HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
 use stormkeep_core::{
     append::{AppendError, Expected, ReadError},
+    consume::{ConsumeError, ManageError},
     limits::InvalidAppend,
     stream::{InvalidStreamName, StreamName},
 };
+
+use crate::near;
 
 /// What the types of problems begin with.
 const TYPE_PREFIX: &str = "urn:stormkeep:problem:";
@@ -52,6 +55,8 @@ kinds! {
     NoRoute = NOT_FOUND, "no-such-route", "There is nothing at this path";
     /// The stream has no events, or is deleted.
     NoStream = NOT_FOUND, "stream-not-found", "There is no such stream";
+    /// There is no such group.
+    NoGroup = NOT_FOUND, "subscription-not-found", "There is no such subscription";
     /// The path does not take this method.
     Method = METHOD_NOT_ALLOWED, "method-not-allowed", "The path does not take this method";
     /// The answer has no form that the client accepts.
@@ -60,6 +65,12 @@ kinds! {
     Slow = REQUEST_TIMEOUT, "request-timeout", "The request did not come in time";
     /// The stream is not as the append expects.
     WrongRevision = CONFLICT, "wrong-expected-revision", "The stream is not as expected";
+    /// A group of this name is there.
+    GroupExists = CONFLICT, "subscription-exists", "The subscription exists already";
+    /// Its events are pushed to a handler.
+    Pushed = CONFLICT, "subscription-pushed", "The events of the subscription are pushed";
+    /// As many consumers are there as may be.
+    TooManyConsumers = CONFLICT, "too-many-consumers", "The subscription has all the consumers it may have";
     /// The stream is deleted for ever.
     Tombstoned = GONE, "stream-tombstoned", "The stream is deleted for ever";
     /// Larger than a limit; the detail names it.
@@ -72,8 +83,8 @@ kinds! {
     Unavailable = SERVICE_UNAVAILABLE, "unavailable", "The shard cannot be reached; nothing was done";
     /// The server is not ready, and says why.
     NotReady = SERVICE_UNAVAILABLE, "not-ready", "The server is not ready";
-    /// The append may have happened.
-    Unknown = GATEWAY_TIMEOUT, "unknown-outcome", "The append may or may not have happened";
+    /// It may have happened.
+    Unknown = GATEWAY_TIMEOUT, "unknown-outcome", "It may or may not have happened";
     /// A defect.
     Internal = INTERNAL_SERVER_ERROR, "internal", "The server has a defect";
 }
@@ -112,6 +123,7 @@ impl Problem {
         // Its text ends with the place in what was read.
         let text = error.to_string();
         let what = text.split(" at line ").next().unwrap_or_default();
+        let what = near::unknown(what).unwrap_or_else(|| what.to_owned());
         let column = error.column();
         Problem::new(Kind::Json, format!("body: {what}, at line {line}, column {column}"))
             .with("line", line)
@@ -181,6 +193,36 @@ impl Problem {
             ReadError::NotOwner { .. } | ReadError::Unavailable | ReadError::Trimmed => {
                 Problem::new(Kind::Unavailable, detail)
             }
+        }
+    }
+
+    /// Why a consumer has no answer.
+    pub fn consume(error: ConsumeError) -> Self {
+        let detail = error.to_string();
+        match error {
+            ConsumeError::NoSuchGroup(_) => Problem::new(Kind::NoGroup, detail),
+            ConsumeError::Pushed(_) => Problem::new(Kind::Pushed, detail),
+            ConsumeError::TooManyConsumers { consumers_max } => {
+                Problem::new(Kind::TooManyConsumers, detail).with("consumersMax", consumers_max)
+            }
+            ConsumeError::NotHolder { .. } | ConsumeError::Unavailable => {
+                let detail = "nobody who works on the subscription could be reached in time: ask again, which is safe";
+                Problem::new(Kind::Unavailable, detail)
+            }
+        }
+    }
+
+    /// Why a group is not managed.
+    pub fn manage(error: ManageError) -> Self {
+        let detail = error.to_string();
+        match error {
+            ManageError::Invalid(_) | ManageError::NoRevision => {
+                Problem::new(Kind::Invalid, detail)
+            }
+            ManageError::Exists(_) => Problem::new(Kind::GroupExists, detail),
+            ManageError::NoSuchGroup(_) => Problem::new(Kind::NoGroup, detail),
+            ManageError::Damaged(_) => Problem::new(Kind::Internal, detail),
+            ManageError::Unknown => Problem::new(Kind::Unknown, detail),
         }
     }
 

@@ -2,14 +2,11 @@
 
 use std::sync::{Arc, Mutex};
 
-use stormkeep_core::{
-    env::{EpochRow, StoreError},
-    shard::ShardId,
-};
+use stormkeep_core::env::StoreError;
 
 use super::{Heard, QUORUM, Replica, Rows, SPECULATE_AFTER, heard_by, lock, reconcile, refused};
 use crate::{
-    model::paxos::Ballot,
+    model::paxos::{Ballot, CasKey, CasValue},
     world::{Reply, World},
 };
 
@@ -65,23 +62,23 @@ impl Query for Find {
 }
 
 /// Rows of compare-and-set, as a plain read sees them: the newest commit of each.
-pub struct Epochs(pub Vec<ShardId>);
+pub struct Committed(pub Vec<CasKey>);
 
-impl Query for Epochs {
-    type Answer = Vec<(Ballot, EpochRow)>;
-    type Outcome = Vec<EpochRow>;
+impl Query for Committed {
+    type Answer = Vec<(Ballot, CasValue)>;
+    type Outcome = Vec<CasValue>;
 
     fn ask(&self, replica: &Replica) -> (Self::Answer, usize) {
-        let committed = |shard: &ShardId| match replica.paxos.get(shard) {
+        let committed = |key: &CasKey| match replica.paxos.get(key) {
             Some(row) => row.committed(),
-            None => (0, EpochRow::vacant(*shard)),
+            None => (0, CasValue::blank(*key)),
         };
         (self.0.iter().map(committed).collect(), self.0.len())
     }
 
-    fn finish(&self, _: &Arc<World>, answers: Vec<(u32, Self::Answer)>) -> Vec<EpochRow> {
-        let newest = |n: usize| answers.iter().map(|(_, rows)| rows[n]).max_by_key(|row| row.0);
-        (0..self.0.len()).filter_map(newest).map(|(_, row)| row).collect()
+    fn finish(&self, _: &Arc<World>, answers: Vec<(u32, Self::Answer)>) -> Vec<CasValue> {
+        let newest = |n: usize| answers.iter().map(|(_, rows)| &rows[n]).max_by_key(|row| row.0);
+        (0..self.0.len()).filter_map(newest).map(|(_, row)| row.clone()).collect()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
@@ -32,21 +32,25 @@ pub struct Stormkeep {
     pub port: u16,
 }
 
-/// Builds the release binary of the workspace that this package lies in.
+/// Builds the binary of the workspace as it is deployed that this package lies in.
 pub async fn build(log: &Path) -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut cargo = Command::new("cargo");
-    cargo.args(["build", "--release", "-p", "stormkeep"]).current_dir(root);
+    cargo.args(["build", "--profile", "dist", "-p", "stormkeep"]).current_dir(root);
     process::forget_package(&mut cargo);
     process::run(&mut cargo, log).await.context("Stormkeep's release build failed")
+}
+
+/// Where that binary is.
+pub fn binary() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/dist/stormkeep")
 }
 
 impl Stormkeep {
     /// Starts the server on `data`, whatever is in it, and returns at once.
     pub fn launch(data: &Path, log: &Path) -> Result<Self> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let port = process::free_port()?;
-        let mut command = Command::new(root.join("target/release/stormkeep"));
+        let mut command = Command::new(binary());
         command.arg("serve").arg("--data").arg(data);
         command.arg("--listen").arg(format!("127.0.0.1:{port}"));
         Ok(Self { program: Program::start(&mut command, log, "INT")?, port })

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use eyre::{Result, bail, ensure, eyre};
 use kurrentdb::{
-    AppendToStreamOptions, Client, CurrentRevision, DeleteStreamOptions, Error, EventData,
-    Position, ReadAllOptions, ReadEvent, ReadStreamOptions, StreamPosition, StreamState,
+    AppendToStreamOptions, Client, CurrentRevision, DeleteStreamOptions, Error, EventData, NakAction,
+    PersistentSubscriptionEvent, PersistentSubscriptionOptions, Position, ReadAllOptions, ReadEvent, ReadStreamOptions, StreamPosition, StreamState,
     SubscribeToAllOptions, SubscribeToStreamOptions, SubscriptionEvent, SubscriptionFilter,
     TombstoneStreamOptions,
 };
@@ -55,6 +55,8 @@ async fn all(client: &Client) -> Result<()> {
         filters,
         subscription_to_a_stream,
         subscription_with_checkpoints,
+        groups_and_their_errors,
+        events_that_fail,
         what_is_not_here,
     );
     Ok(())
@@ -348,9 +350,87 @@ async fn subscription_with_checkpoints(client: &Client) -> Result<()> {
     Ok(())
 }
 
+async fn groups_and_their_errors(client: &Client) -> Result<()> {
+    let (stream, group) = (name("stream"), name("group"));
+    let missing = client.delete_persistent_subscription(&*stream, &group, &Default::default()).await;
+    ensure!(matches!(missing, Err(Error::ResourceNotFound)), "{missing:?}");
+    let options = PersistentSubscriptionOptions::default()
+        .start_from(StreamPosition::Position(1))
+        .max_subscriber_count(1);
+    client.create_persistent_subscription(&*stream, &group, &options).await?;
+    let again = client.create_persistent_subscription(&*stream, &group, &options).await;
+    ensure!(matches!(again, Err(Error::ResourceAlreadyExists)), "{again:?}");
+    let info = client.get_persistent_subscription_info(&*stream, &group, &Default::default()).await?;
+    let settings = info.settings.ok_or_else(|| eyre!("no settings"))?;
+    ensure!(settings.start_from == StreamPosition::Position(1), "{settings:?}");
+    let connect = async || {
+        client.subscribe_to_persistent_subscription(&*stream, &group, &Default::default()).await
+    };
+    let mut first = connect().await?;
+    ensure!(matches!(
+        first.next_subscription_event().await?,
+        PersistentSubscriptionEvent::Confirmed(id) if id == format!("{stream}::{group}")
+    ));
+    let full = connect().await.err().ok_or_else(|| eyre!("a second consumer"))?;
+    ensure!(full.to_string().contains("Maximum subscriptions reached"), "{full}");
+    client.delete_persistent_subscription(&*stream, &group, &Default::default()).await?;
+    let deleted = first.next().await;
+    ensure!(matches!(deleted, Err(Error::ResourceNotFound)), "{deleted:?}");
+    Ok(())
+}
+
+async fn events_that_fail(client: &Client) -> Result<()> {
+    let (stream, group) = (name("failing"), name("group"));
+    let options = PersistentSubscriptionOptions::default().start_from(StreamPosition::Start);
+    client.create_persistent_subscription(&*stream, &group, &options).await?;
+    let events: Vec<_> = (0..30).map(|_| event("checked")).collect();
+    client.append_to_stream(&*stream, &Default::default(), events).await?;
+    let connect = async || {
+        client.subscribe_to_persistent_subscription(&*stream, &group, &Default::default()).await
+    };
+    let mut told = connect().await?;
+    let (mut tries, mut read) = (Vec::new(), Vec::new());
+    while read.len() < 29 {
+        let PersistentSubscriptionEvent::EventAppeared { retry_count, event } =
+            told.next_subscription_event().await?
+        else {
+            continue;
+        };
+        let revision = event.get_original_event().revision;
+        if revision == 7 && tries.len() < 3 {
+            tries.push(retry_count);
+            let action = if tries.len() < 3 { NakAction::Retry } else { NakAction::Park };
+            told.nack(&event, action, "a check").await?;
+            continue;
+        }
+        told.ack(&event).await?;
+        // What was told behind the failed event is told again behind it.
+        if !read.contains(&revision) {
+            read.push(revision);
+        }
+    }
+    ensure!(tries == [0, 1, 2], "{tries:?}");
+    ensure!(read.iter().copied().eq((0..30).filter(|revision| *revision != 7)), "{read:?}");
+    let info = async || {
+        client.get_persistent_subscription_info(&*stream, &group, &Default::default()).await
+    };
+    while info().await?.stats.parked_message_count == 0 {}
+    // The first consumer is gone, and another is given what is left.
+    drop(told);
+    let mut told = connect().await?;
+    client.replay_parked_messages(&*stream, &group, &Default::default()).await?;
+    loop {
+        let event = told.next().await?;
+        told.ack(&event).await?;
+        if event.get_original_event().revision == 7 {
+            break;
+        }
+    }
+    client.delete_persistent_subscription(&*stream, &group, &Default::default()).await?;
+    Ok(())
+}
+
 async fn what_is_not_here(client: &Client) -> Result<()> {
-    let made = client.create_persistent_subscription("x", "group", &Default::default()).await;
-    ensure!(matches!(made, Err(Error::UnsupportedFeature)), "{made:?}");
     let server = client.server_info().await?.version();
     ensure!(server >= (23, 10) && server < (25, 1), "{server}");
     Ok(())

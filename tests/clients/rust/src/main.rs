@@ -16,6 +16,8 @@ fn main() -> eyre::Result<()> {
         println!("tests/api/streams.rs of kurrentdb 1.2.0");
         let client = kurrentdb::Client::new(url().parse()?)?;
         streams::tests(client).await?;
+        println!("tests/api/persistent_subscriptions.rs of kurrentdb 1.2.0");
+        persistent_subscriptions::tests(kurrentdb::Client::new(url().parse()?)?).await?;
         check::run(&kurrentdb::Client::new(url().parse()?)?).await
     })
 }

@@ -5,7 +5,9 @@
 //! matched by backtracking in a bounded number of steps; a text that needs more counts as a match, since whoever is
 //! told too much can drop it, and whoever is told too little never learns of it.
 
-use stormkeep_core::event::RecordedEvent;
+use serde::{Deserialize, Serialize};
+
+use crate::event::RecordedEvent;
 
 /// Bytes of an expression at the most.
 pub const EXPRESSION_BYTES_MAX: usize = 4096;
@@ -34,7 +36,7 @@ pub enum InvalidFilter {
 }
 
 /// What a filter looks at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Subject {
     /// The type of an event.
     EventType,
@@ -43,7 +45,8 @@ pub enum Subject {
 }
 
 /// See the module's docs.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Told", into = "Told")]
 pub struct Filter {
     subject: Subject,
     pattern: Pattern,
@@ -53,6 +56,45 @@ pub struct Filter {
 enum Pattern {
     Prefixes(Vec<String>),
     Expression(Box<fancy_regex::Regex>),
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Pattern::Prefixes(a), Pattern::Prefixes(b)) => a == b,
+            (Pattern::Expression(a), Pattern::Expression(b)) => a.as_str() == b.as_str(),
+            _ => false,
+        }
+    }
+}
+impl Eq for Pattern {}
+
+/// A filter as it is kept and sent: what it was made of.
+#[derive(Serialize, Deserialize)]
+struct Told {
+    subject: Subject,
+    prefixes: Vec<String>,
+    expression: Option<String>,
+}
+
+impl TryFrom<Told> for Filter {
+    type Error = InvalidFilter;
+    fn try_from(told: Told) -> Result<Self, Self::Error> {
+        match told.expression {
+            Some(expression) => Filter::expression(told.subject, &expression),
+            None => Filter::prefixes(told.subject, told.prefixes),
+        }
+    }
+}
+
+impl From<Filter> for Told {
+    fn from(filter: Filter) -> Self {
+        let (prefixes, expression) = match filter.pattern {
+            Pattern::Prefixes(prefixes) => (prefixes, None),
+            Pattern::Expression(regex) => (Vec::new(), Some(regex.as_str().to_owned())),
+        };
+        Told { subject: filter.subject, prefixes, expression }
+    }
 }
 
 impl Filter {
@@ -99,8 +141,22 @@ impl Filter {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)] // a test: what is wrong here must stop it
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_filter_is_kept_as_what_it_was_made_of() {
+        for filter in [
+            expression("^order-[0-9]").unwrap(),
+            Filter::prefixes(Subject::StreamName, vec!["cart-".into()]).unwrap(),
+        ] {
+            let kept = serde_json::to_string(&filter).unwrap();
+            assert_eq!(serde_json::from_str::<Filter>(&kept).unwrap(), filter);
+        }
+        let bad = r#"{"subject":"EventType","prefixes":[],"expression":"("}"#;
+        assert!(serde_json::from_str::<Filter>(bad).is_err());
+    }
 
     fn expression(expression: &str) -> Result<Filter, InvalidFilter> {
         Filter::expression(Subject::EventType, expression)
