@@ -31,6 +31,7 @@ pub mod time;
 
 mod all;
 mod ask;
+mod congestion;
 mod delivery;
 mod gateway;
 mod materializer;

@@ -13,12 +13,16 @@ use std::{
     time::Duration,
 };
 
-use futures::{StreamExt, stream};
+use futures::{
+    StreamExt,
+    stream::{self, FuturesUnordered},
+};
 use tracing::{debug, error, info};
 
 use crate::{
     append::Freshness,
     config::Config,
+    congestion::Allowance,
     entry::{Batch, Entry},
     env::{Clock, Env, NodeId, ReadLogError, Row, Store, StoreError},
     reader::{LogReader, StepError},
@@ -74,6 +78,8 @@ impl<E: Env> Materializer<E> {
         progress(at.accepted);
         let mut reader = LogReader::behind(self.env.clone(), self.stats.clone(), shard, at.clone());
         let mut fold = Fold::default();
+        let mut allowance =
+            Allowance::new(self.config.write_rows_max * self.config.fold_concurrency);
         let mut backoff = Backoff::new(&self.config);
         // A shard's few reads a second are for all its readers: whoever is throttled reads less often for
         // a while, so that a takeover or a slower reader is not starved.
@@ -101,7 +107,8 @@ impl<E: Env> Materializer<E> {
                 Entry::Fence(_) => None,
             });
             let batches: Vec<&Batch> = batches.collect();
-            self.fold(&mut fold, &batches).await;
+            let rows = self.fold(&mut fold, &batches).await;
+            self.write(&rows, &mut allowance).await;
             let at = reader.checkpoint();
             if at.accepted > written.accepted || at.ended {
                 self.checkpoint(at).await;
@@ -132,7 +139,7 @@ impl<E: Env> Materializer<E> {
         within(clock, pace - shortest, self.handle.bell.rung()).await;
     }
 
-    async fn fold(&self, fold: &mut Fold, batches: &[&Batch]) {
+    async fn fold(&self, fold: &mut Fold, batches: &[&Batch]) -> Vec<Row> {
         fold.bound(self.config.heads_max);
         loop {
             let cold = stream::iter(fold.needs(batches.iter().copied())).map(async |stream| {
@@ -145,7 +152,7 @@ impl<E: Env> Materializer<E> {
                 fold.load(stream, head);
             }
             match fold.rows(batches.iter().copied()) {
-                Ok(rows) => return self.write(rows).await,
+                Ok(rows) => return rows,
                 Err(error) => {
                     error!(node = %self.node, shard = %self.shard, %error, "the log cannot be folded");
                     *fold = Fold::default();
@@ -155,13 +162,41 @@ impl<E: Env> Materializer<E> {
         }
     }
 
-    async fn write(&self, rows: Vec<Row>) {
-        let chunks = rows.chunks(self.config.write_rows_max.max(1));
-        stream::iter(chunks)
-            .for_each_concurrent(self.config.fold_concurrency, async |chunk| {
-                self.until_done(|| self.env.store().write(chunk)).await;
-            })
-            .await;
+    /// Writes all rows, in any order, as many at a time as the store bears.
+    async fn write(&self, rows: &[Row], allowance: &mut Allowance) {
+        let mut waiting: Vec<&[Row]> = if rows.is_empty() { Vec::new() } else { vec![rows] };
+        let mut under_way = FuturesUnordered::new();
+        let mut rows_under_way = 0;
+        let mut failures = 0;
+        loop {
+            while let Some(rows) = waiting.pop_if(|_| allowance.room(rows_under_way) > 0) {
+                let most = allowance.room(rows_under_way).min(self.config.write_rows_max.max(1));
+                let (now, later) = rows.split_at(most.min(rows.len()));
+                if !later.is_empty() {
+                    waiting.push(later);
+                }
+                rows_under_way += now.len();
+                let begun = allowance.begin();
+                under_way.push(async move {
+                    let written = self.env.store().write(now).await.is_ok();
+                    if !written {
+                        self.stats.count(Counter::WritesRepeated);
+                        Backoff::after(&self.config, failures).pause(self.env.clock()).await;
+                    }
+                    (now, begun, written)
+                });
+            }
+            let Some((rows, begun, written)) = under_way.next().await else { return };
+            rows_under_way -= rows.len();
+            if written {
+                failures = 0;
+                allowance.confirmed();
+            } else {
+                failures += 1;
+                allowance.failed(begun);
+                waiting.push(rows);
+            }
+        }
     }
 
     async fn checkpoint(&self, at: &Checkpoint) {

@@ -42,6 +42,12 @@ impl Backoff {
         Backoff { next: config.retry_min, min: config.retry_min, max: config.retry_max }
     }
 
+    /// As after so many failures.
+    pub(crate) fn after(config: &Config, failures: u32) -> Self {
+        let next = config.retry_min.saturating_mul(1_u32.checked_shl(failures).unwrap_or(u32::MAX));
+        Backoff { next: next.min(config.retry_max), ..Backoff::new(config) }
+    }
+
     /// Waits between half and all of the current wait.
     pub(crate) async fn pause<C: Clock>(&mut self, clock: &C) {
         let wait = self.next;
