@@ -75,12 +75,23 @@ pub enum Verdict {
     Ack,
     /// It failed: give it again, or park it after too many tries. The text says why.
     Retry(String),
-    /// It failed for good: park it. The text says why.
+    /// It failed for good: park it. The text says why; 1,000 characters of it are kept.
     Park(String),
     /// It failed, and is not to be given again.
     Skip,
     /// The consumer stops; what it holds is given to others.
     Stop,
+}
+
+/// Characters of a reason that are kept: it is parked with its event, and must fit there.
+const REASON_CHARS_MAX: usize = 1000;
+
+/// A reason, as long as it is no book: its first 1,000 characters.
+pub fn shortened(text: &str) -> String {
+    match text.char_indices().nth(REASON_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
 }
 
 /// Settles events of one unit. To ask again is safe.
@@ -258,4 +269,16 @@ pub enum ManageError {
     /// *unknown*: the store did not answer in time; it may have happened.
     #[error("the store did not answer in time; it may have happened: ask again")]
     Unknown,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_reason_is_cut_between_characters() {
+        let long = "ü".repeat(2000);
+        assert_eq!(shortened(&long).chars().count(), REASON_CHARS_MAX + 1);
+        assert_eq!(shortened("short"), "short");
+    }
 }

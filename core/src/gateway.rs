@@ -55,6 +55,9 @@ pub(crate) struct Routes {
     /// Who delivers the events of each shard, and when that was looked up.
     pub(crate) holders: BTreeMap<ShardId, NodeId>,
     pub(crate) holders_at: Option<Duration>,
+    /// Until when those of them that are not this node are asked only if there is nothing here, in elapsed time: they did not
+    /// answer.
+    pub(crate) deaf_until: Duration,
 }
 
 pub(crate) struct Gateway<E: Env> {

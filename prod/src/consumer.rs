@@ -44,6 +44,9 @@ const CALL_WITHIN: Duration = Duration::from_secs(10);
 /// How long a group may take to be worked on before its consumer is taken for connected all the same: without having been
 /// counted among those that there may be.
 const HELLO_WITHIN: Duration = Duration::from_secs(5);
+/// For how long units may refuse a consumer that had a place: longer than one that was refused, and could not say that it left, is
+/// taken for connected.
+const REFUSED_WITHIN: Duration = Duration::from_secs(12);
 /// How long to wait before a fetch is tried again that could not be done.
 const RETRY: Duration = Duration::from_millis(100);
 /// A consumer that has no slot free shows this often that it is there, so that it keeps its place in the group.
@@ -119,13 +122,19 @@ pub async fn consume<E: Env>(
         fetching: Fuse::terminated(),
         is_fetching: false,
         asked_at: Instant::now(),
+        refused_since: None,
         settling: FuturesUnordered::new(),
         looking: Fuse::terminated(),
         is_looking: false,
         looked_at: Instant::now(),
         message_timeout: Settings::default().message_timeout,
     };
-    session.hello().await?;
+    if let Err(ended) = session.hello().await {
+        // Some units may have taken it in before one refused it.
+        let leave = Leave { group: session.group, consumer };
+        let _ = session.service.leave(leave, CALL_WITHIN).await;
+        return Err(ended);
+    }
     let (told, receiver) = mpsc::channel(1);
     tokio::spawn(session.run(told, closing));
     Ok(tokio_stream::wrappers::ReceiverStream::new(receiver))
@@ -149,6 +158,8 @@ struct Session<E: Env> {
     fetching: Fetching,
     is_fetching: bool,
     asked_at: Instant,
+    /// Since when units have refused it that it had a place in.
+    refused_since: Option<Instant>,
     /// Each ends with how many slots it frees.
     settling: FuturesUnordered<BoxFuture<'static, usize>>,
     looking: Looking,
@@ -181,6 +192,9 @@ impl<E: Env> Session<E> {
                     if Instant::now() < late =>
                 {
                     sleep(RETRY).await;
+                }
+                Err(ConsumeError::TooManyConsumers { consumers_max }) => {
+                    return Err(Ended::TooManyConsumers(consumers_max));
                 }
                 fetched => return self.fetched(fetched),
             }
@@ -296,6 +310,9 @@ impl<E: Env> Session<E> {
     fn fetched(&mut self, fetched: Result<Fetched, ConsumeError>) -> Result<(), Ended> {
         let now = Instant::now();
         self.asked_at = now;
+        if fetched.is_ok() {
+            self.refused_since = None;
+        }
         match fetched {
             Ok(Fetched { unit: Some(unit), events }) => {
                 let bytes = events.iter().map(|given| given.event.event.bytes()).sum();
@@ -311,11 +328,18 @@ impl<E: Env> Session<E> {
             Ok(Fetched { unit: None, .. }) => Ok(()),
             Err(ConsumeError::NoSuchGroup(_)) => Err(Ended::NoSuchGroup),
             Err(ConsumeError::Pushed(_)) => Err(Ended::Pushed),
-            Err(ConsumeError::TooManyConsumers { consumers_max }) => {
+            Err(ConsumeError::TooManyConsumers { consumers_max })
+                if self.refused_since.get_or_insert(now).elapsed() >= REFUSED_WITHIN =>
+            {
                 Err(Ended::TooManyConsumers(consumers_max))
             }
-            // Its units are on their way from one node to another, or a node is on its way up.
-            Err(ConsumeError::NotHolder { .. } | ConsumeError::Unavailable) => {
+            // Its units are on their way from one node to another, or a node is on its way up, or one that was refused elsewhere
+            // has its place for a moment.
+            Err(
+                ConsumeError::NotHolder { .. }
+                | ConsumeError::Unavailable
+                | ConsumeError::TooManyConsumers { .. },
+            ) => {
                 let room = if self.outbox.is_empty() { self.held.room() } else { 0 };
                 let max = room.min(self.pager.limit());
                 self.fetching = self.fetch(max, WAIT, RETRY).fuse();
@@ -377,9 +401,12 @@ impl<E: Env> Session<E> {
         self.held = Held::new(0);
         while self.settling.next().await.is_some() {}
         self.fetching = Fuse::terminated();
-        self.is_fetching = false;
         let leave = Leave { group: self.group.clone(), consumer: self.consumer };
-        let _ = self.service.leave(leave, CALL_WITHIN).await;
+        let _ = self.service.leave(leave.clone(), CALL_WITHIN).await;
+        if std::mem::take(&mut self.is_fetching) {
+            sleep(FETCH_ENDS).await;
+            let _ = self.service.leave(leave, CALL_WITHIN).await;
+        }
     }
 
     /// Some may be overdue; if the group says so.

@@ -98,7 +98,7 @@ impl Handlers {
                 answer::read(&answer, &sent)
             }
             Target::Webhook { url, secret, form } => {
-                let id = signature::message_id(&delivery.group, &sent);
+                let id = signature::message_id(&delivery.group, delivery.unit, &sent);
                 let call = webhook::Call { url, secret: secret.as_deref(), form: *form, id, body };
                 match self.0.webhook.post(call, within).await? {
                     Some(answer) => answer::read(&answer, &sent),

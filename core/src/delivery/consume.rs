@@ -35,6 +35,9 @@ impl<E: Env> Gateway<E> {
         if origin == Origin::Peer {
             return self.fetch_here(&fetch, deadline).await;
         }
+        if let Some(fetched) = self.take_elsewhere(&fetch).await {
+            return Ok(fetched);
+        }
         let mut reached = false;
         loop {
             let here = match self.take_here(&fetch) {
@@ -81,6 +84,28 @@ impl<E: Env> Gateway<E> {
         }
     }
 
+    /// The turn of those who deliver elsewhere: however much is ready here, what is ready there is given as well.
+    async fn take_elsewhere(&self, fetch: &Fetch) -> Option<Fetched> {
+        let clock = self.env.clock();
+        let places: BTreeSet<NodeId> = {
+            let routes = self.routes();
+            let others = routes.holders.values().copied().filter(|node| *node != self.node);
+            if clock.elapsed() < routes.deaf_until { BTreeSet::new() } else { others.collect() }
+        };
+        if places.is_empty() || clock.random().is_multiple_of(places.len() as u64 + 1) {
+            return None;
+        }
+        match self.fetch_at(fetch, places).await {
+            Ok(fetched) => fetched,
+            Err(ConsumeError::Unavailable) => {
+                self.routes().deaf_until = clock.elapsed() + self.config.dead_after;
+                None
+            }
+            // It is told again when all are asked.
+            Err(_) => None,
+        }
+    }
+
     fn take_here(&self, fetch: &Fetch) -> Result<Option<Fetched>, ConsumeError> {
         let taken = self.units.take(fetch, self.env.clock().elapsed())?;
         if let Some(fetched) = &taken {
@@ -119,7 +144,7 @@ impl<E: Env> Gateway<E> {
         }
         let turn = (self.env.clock().random() % places.len() as u64) as usize;
         places.rotate_left(turn);
-        let mut outcome = Err(ConsumeError::Unavailable);
+        let mut outcome = Err(ConsumeError::NotHolder { hint: None });
         for node in places {
             let request = Request::Fetch(Fetch { wait: Duration::ZERO, ..fetch.clone() });
             match self.env.network().call(node, request, self.config.peer_timeout).await {
@@ -129,6 +154,7 @@ impl<E: Env> Gateway<E> {
                 Ok(Response::Fetch(Ok(_))) => outcome = Ok(None),
                 Ok(Response::Fetch(Err(ConsumeError::NotHolder { .. }))) => {}
                 Ok(Response::Fetch(Err(error))) => return Err(error),
+                Ok(_) | Err(_) if outcome.is_err() => outcome = Err(ConsumeError::Unavailable),
                 Ok(_) | Err(_) => {}
             }
         }

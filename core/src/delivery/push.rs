@@ -57,7 +57,10 @@ impl Pushes {
             return None;
         }
         let allowed = self.allowed.unwrap_or(u32::MAX).min(push.concurrency);
-        let slot = (0..allowed).find(|slot| !self.busy.contains(slot))?;
+        if self.busy.len() as u32 >= allowed {
+            return None;
+        }
+        let slot = (0..push.concurrency).find(|slot| !self.busy.contains(slot))?;
         let mut window = open.window();
         let ready = window.ready();
         if ready == 0 {
@@ -81,8 +84,8 @@ impl Pushes {
         self.busy.insert(slot);
         let events = given.iter().map(|given| (given.place, given.delivery)).collect();
         let within = group.settings.message_timeout;
-        let (group, target) = (group.id.clone(), group.target.clone());
-        Some((Batch { slot, events }, Delivery { group, target, events: given, within }))
+        let (group, target, unit) = (group.id.clone(), group.target.clone(), open.unit);
+        Some((Batch { slot, events }, Delivery { group, unit, target, events: given, within }))
     }
 
     /// When there may be something to push although nothing else happens.
@@ -142,7 +145,7 @@ impl Pushes {
                 // While others are under way, their end is what to wait for.
                 if under_way == 0 || asked.is_some() {
                     let wait = asked.unwrap_or_default().max(self.wait(group, moment.random));
-                    self.paused_until = Some(moment.now + wait);
+                    self.paused_until = Some(moment.now.saturating_add(wait));
                 }
                 return;
             }

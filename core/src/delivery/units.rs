@@ -184,6 +184,8 @@ impl Units {
         now: Duration,
     ) -> Arc<Open> {
         let unit = Unit { group: group.number, shard: key.shard, lease, replay: key.replay };
+        // Held over both: who closes the last unit of a group takes the group's signal away.
+        let mut all = self.lock();
         let open = Arc::new(Open {
             key: key.clone(),
             unit,
@@ -194,7 +196,8 @@ impl Units {
             course: AtomicU8::new(0),
             ended: Signal::default(),
         });
-        self.lock().insert(key, open.clone());
+        all.insert(key, open.clone());
+        drop(all);
         open.call();
         open
     }

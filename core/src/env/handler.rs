@@ -1,7 +1,7 @@
 use std::{future::Future, time::Duration};
 
 use crate::{
-    consume::Given,
+    consume::{Given, Unit},
     group::{GroupId, Target},
 };
 
@@ -10,6 +10,8 @@ use crate::{
 pub struct Delivery {
     /// The group that they are given to.
     pub group: GroupId,
+    /// What they are of, and under which lease: a failure that an earlier holder of the shard saw is not known to this one.
+    pub unit: Unit,
     /// Where to.
     pub target: Target,
     /// The events. Each carries stream, revision and append id, so that a handler can be exact, and how often it has failed

@@ -19,7 +19,7 @@ use std::{
 };
 
 use crate::{
-    consume::{ConsumerId, Verdict},
+    consume::{ConsumerId, Verdict, shortened},
     event::RecordedEvent,
     group::Settings,
     stream::StreamName,
@@ -237,9 +237,11 @@ impl Window {
             Verdict::Ack if real && matches!(item.state, State::Waiting | State::Given(_)) => {
                 self.end(place, State::Handled);
             }
-            Verdict::Retry(reason) if current => self.fail(place, reason, true, moment),
+            Verdict::Retry(reason) if current => {
+                self.fail(place, shortened(&reason), true, moment);
+            }
             Verdict::Park(reason) if current => {
-                self.park(place, reason);
+                self.park(place, shortened(&reason));
                 self.withdraw_behind(place);
             }
             Verdict::Skip if current => self.end(place, State::Settled),
@@ -263,7 +265,7 @@ impl Window {
                 if let Some(item) = self.items.get_mut(place) {
                     item.together_max = item.together_max.min(half);
                 }
-                self.fail(*place, reason.to_owned(), batch.len() == 1, moment);
+                self.fail(*place, shortened(reason), batch.len() == 1, moment);
             }
         }
     }

@@ -278,3 +278,16 @@ fn checkpoints_wait_for_enough_events_or_enough_time() {
     window.written(Mark { next: 2, ended: false }, ms(100));
     assert_eq!(window.checkpoint(ms(10_000)), None);
 }
+
+#[test]
+fn a_reason_that_is_a_book_is_parked_short() {
+    let mut window = Window::new(settings(), Mark::default(), ms(0));
+    window.push(vec![(0, recorded("a-1", 0))], 1, false);
+    let consumer = ConsumerId(1);
+    let given = window.take(consumer, Want::share(1), ms(0)).unwrap();
+    let why = Verdict::Park("\u{7}".repeat(2_000_000));
+    let moment = Moment { now: ms(1), random: 0 };
+    assert!(window.settle(consumer, (given[0].place, given[0].delivery), why, moment));
+    let park = window.take_parks().remove(0);
+    assert!(park.reason.len() < 4_000, "{}", park.reason.len());
+}

@@ -319,8 +319,14 @@ fn target(value: &Value, now: &Target) -> Result<Target, String> {
         }
         None => Ok(()),
     };
+    // What is not told stays, if there is a handler already.
     let form = |object: &Map<String, Value>| {
-        let Some(told) = object.get("form") else { return Ok(Form::default()) };
+        let Some(told) = object.get("form") else {
+            return Ok(match now {
+                Target::Lambda { form, .. } | Target::Webhook { form, .. } => *form,
+                Target::Consumers => Form::default(),
+            });
+        };
         let found = FORMS.iter().find(|(name, _)| told == name);
         found.map(|(_, form)| *form).ok_or_else(|| {
             let hint = near::hint(told.as_str().unwrap_or_default(), FORMS.map(|(name, _)| name));
@@ -369,9 +375,7 @@ fn target_json(target: &Target) -> Value {
             (shown, form)
         }
     };
-    if let Some((name, _)) =
-        FORMS.iter().find(|(_, known)| known == form && *form != Form::default())
-    {
+    if let Some((name, _)) = FORMS.iter().find(|(_, known)| known == form) {
         shown["form"] = (*name).into();
     }
     shown

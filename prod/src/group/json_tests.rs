@@ -61,7 +61,8 @@ fn what_is_shown_can_be_made_again() {
     }
     let secret = Group { target: webhook(Some("hush")), ..group() };
     let shown = Value::Object(group_json(&secret));
-    assert_eq!(shown["target"], json!({ "webhook": "http://localhost/", "secret": true }));
+    let target = json!({ "webhook": "http://localhost/", "secret": true, "form": "records" });
+    assert_eq!(shown["target"], target);
     // It stays where it is there, and cannot be made up where it is not.
     assert_eq!(input(&shown).target(&secret.target), Ok(secret.target.clone()));
     assert!(input(&shown).target(&Target::Consumers).unwrap_err().starts_with("target.secret: "));
@@ -77,6 +78,9 @@ fn what_is_absent_stays() {
     assert_eq!((settings.max_retries, settings.buffer_max, settings.push.concurrency), (5, 77, 9));
     let lambda = Target::Lambda { function: "f".into(), form: Form::Records };
     assert_eq!(told.target(&lambda), Ok(lambda));
+    let other = Target::Lambda { function: "other".into(), form: Form::CloudEvents };
+    let moved = input(&json!({ "target": { "lambda": "f" } })).target(&other);
+    assert_eq!(moved, Ok(Target::Lambda { function: "f".into(), form: Form::CloudEvents }));
     assert_eq!(input(&json!({})).start(), Ok(Start::End));
 }
 

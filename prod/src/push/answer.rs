@@ -10,14 +10,24 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 use serde_json::Value;
-use stormkeep_core::{consume::Given, env::Handled};
+use stormkeep_core::{
+    consume::{Given, shortened},
+    env::Handled,
+};
 
 use super::trouble::{Kind, Trouble};
 
-/// Characters of a handler's reason that are kept.
-const REASON_CHARS_MAX: usize = 1000;
 /// What a failure is called that has no reason.
 const NO_REASON: &str = "the handler named it in batchItemFailures";
+
+/// Names what has failed.
+const FAILURES: &str = "batchItemFailures";
+
+/// Whether a name is almost that one: `BatchItemFailures`, `batch_item_failures`, `batchItemFailure`.
+fn is_meant(name: &str) -> bool {
+    let letters = name.chars().filter(char::is_ascii_alphabetic).map(|c| c.to_ascii_lowercase());
+    letters.collect::<String>().starts_with("batchitemfail")
+}
 
 #[derive(Deserialize)]
 struct Answer {
@@ -72,13 +82,19 @@ pub(super) fn read(body: &[u8], sent: &[&Given]) -> Result<Vec<Handled>, Trouble
 
 /// The positions of what failed, and why.
 fn failures(body: &[u8]) -> Result<BTreeMap<String, String>, String> {
-    // An answer that is no object says nothing of items: `null`, `"done"`, or the page of a web server.
-    let is_object = body.trim_ascii_start().first() == Some(&b'{');
-    if !is_object {
+    // What is neither object nor list says nothing of items: `null`, `"done"`, or the page of a web server.
+    if !matches!(body.trim_ascii_start().first(), Some(b'{' | b'[')) {
         return Ok(BTreeMap::new());
     }
     let nonsense = |error: serde_json::Error| format!("the handler's answer: {error}");
     let value: Value = serde_json::from_slice(body).map_err(nonsense)?;
+    let names = value.as_object().into_iter().flatten().map(|(name, _)| name);
+    if let Some(name) = names.filter(|name| *name != FAILURES).find(|name| is_meant(name)) {
+        return Err(format!("the handler's answer: `{}`: write {FAILURES}", shortened(name)));
+    }
+    if value.is_array() {
+        return Err(format!("the handler's answer: a list; write {{\"{FAILURES}\": [...]}}"));
+    }
     let answer: Answer = serde_json::from_value(value).map_err(nonsense)?;
     let failures = answer.failures.unwrap_or_default().into_iter().map(|failure| {
         let item = match failure.item {
@@ -89,14 +105,6 @@ fn failures(body: &[u8]) -> Result<BTreeMap<String, String>, String> {
         (item, reason)
     });
     Ok(failures.collect())
-}
-
-/// A handler's words, as long as they are no book.
-pub(super) fn shortened(text: &str) -> String {
-    match text.char_indices().nth(REASON_CHARS_MAX) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
 }
 
 #[cfg(test)]
@@ -147,6 +155,9 @@ mod tests {
         let events = [given("a", 0, b"1")];
         for body in [
             "{",
+            r#"[{"itemIdentifier":"1"}]"#,
+            r#"{"batchItemFailure":[]}"#,
+            r#"{"statusCode":200,"batch_item_failures":[{"itemIdentifier":"1"}]}"#,
             r#"{"batchItemFailures":7}"#,
             r#"{"batchItemFailures":[{"id":"1"}]}"#,
             r#"{"batchItemFailures":[{"itemIdentifier":""}]}"#,
@@ -155,12 +166,5 @@ mod tests {
         ] {
             assert_eq!(of(body, &events).unwrap_err().kind, Kind::Nonsense, "{body}");
         }
-    }
-
-    #[test]
-    fn a_long_reason_is_cut_between_characters() {
-        let long = "ü".repeat(2000);
-        assert_eq!(shortened(&long).chars().count(), REASON_CHARS_MAX + 1);
-        assert_eq!(shortened("short"), "short");
     }
 }

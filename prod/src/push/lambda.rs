@@ -23,11 +23,11 @@ use aws_sdk_lambda::{
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use bytes::Bytes;
 use hyper_util::client::legacy;
+use stormkeep_core::consume::shortened;
 use tokio::{sync::Mutex, time::Instant};
 use tracing::info;
 
 use super::{
-    answer::shortened,
     settings::LambdaSettings,
     trouble::{Kind, Trouble},
 };

@@ -5,7 +5,10 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
-use stormkeep_core::{consume::Given, group::GroupId};
+use stormkeep_core::{
+    consume::{Given, Unit},
+    group::GroupId,
+};
 
 /// What a secret begins with whose key is in base64.
 const PREFIX: &str = "whsec_";
@@ -41,13 +44,20 @@ pub fn sign(key: &[u8], id: &str, time_s: u64, body: &[u8]) -> String {
     format!("v1,{}", BASE64.encode(mac.finalize().into_bytes()))
 }
 
-/// Names a request: the same for the same events, each tried as often as before. So a receiver that remembers the ids that it
-/// answered drops only what it has handled: an event that it failed comes under another id.
-pub(super) fn message_id(group: &GroupId, sent: &[&Given]) -> String {
+/// Names a request: the same for the same events under one lease of their shard, each tried as often as before. So a receiver
+/// that remembers the ids that it answered drops only what it has handled: an event that it failed comes under another id,
+/// also when the next holder of the shard, or a replay, has forgotten that failure.
+pub(super) fn message_id(group: &GroupId, unit: Unit, sent: &[&Given]) -> String {
     let mut hash = Sha256::new();
     hash.update(group.to_string());
+    hash.update([0]);
+    hash.update(unit.group.0.to_be_bytes());
+    hash.update(unit.shard.0.to_be_bytes());
+    hash.update(unit.lease.to_be_bytes());
+    hash.update([u8::from(unit.replay)]);
     for given in sent {
         hash.update([0]);
+        hash.update(given.place.to_be_bytes());
         hash.update(given.event.position().0.to_be_bytes());
         hash.update(given.retries.to_be_bytes());
     }
@@ -59,6 +69,8 @@ pub(super) fn message_id(group: &GroupId, sent: &[&Given]) -> String {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)] // a test: what is wrong here must stop it
 mod tests {
+    use stormkeep_core::{group::GroupNumber, shard::ShardId};
+
     use super::{
         super::payload::tests::{given, group},
         *,
@@ -84,10 +96,14 @@ mod tests {
     #[test]
     fn an_id_stays_until_an_event_has_failed() {
         let (a, b) = (given("a", 0, b"1"), given("b", 1, b"1"));
-        let id = message_id(&group(), &[&a, &b]);
-        assert_eq!(message_id(&group(), &[&a, &b]), id);
-        assert_ne!(message_id(&group(), &[&a]), id);
+        let unit = Unit { group: GroupNumber(1), shard: ShardId(0), lease: 3, replay: false };
+        let id = message_id(&group(), unit, &[&a, &b]);
+        assert_eq!(message_id(&group(), unit, &[&a, &b]), id);
+        assert_ne!(message_id(&group(), unit, &[&a]), id);
         let again = Given { retries: a.retries + 1, ..a.clone() };
-        assert_ne!(message_id(&group(), &[&again, &b]), id);
+        assert_ne!(message_id(&group(), unit, &[&again, &b]), id);
+        // Who comes after a crash begins to count anew, and a replay does.
+        assert_ne!(message_id(&group(), Unit { lease: 5, ..unit }, &[&a, &b]), id);
+        assert_ne!(message_id(&group(), Unit { replay: true, ..unit }, &[&a, &b]), id);
     }
 }

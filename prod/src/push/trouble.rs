@@ -9,6 +9,9 @@ use std::time::Duration;
 
 use stormkeep_core::env::DeliverError;
 
+/// The longest wait that is taken from a header `Retry-After`: whoever says more is asked again nevertheless.
+pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+
 /// What the core makes of a trouble.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Class {
@@ -135,8 +138,9 @@ impl Trouble {
         Trouble { kind, what: what.into(), retry_after: None }
     }
 
+    /// Whoever said it wants to be left in peace for so long.
     pub(super) fn after(self, retry_after: Option<Duration>) -> Self {
-        Trouble { retry_after, ..self }
+        Trouble { retry_after: retry_after.map(|wait| wait.min(RETRY_AFTER_MAX)), ..self }
     }
 }
 

@@ -19,19 +19,15 @@ use rustls::{
     crypto::ring,
     pki_types::{CertificateDer, pem::PemObject},
 };
-use stormkeep_core::group::Form;
+use stormkeep_core::{consume::shortened, group::Form};
 
 use super::{
-    answer::shortened,
     payload::content_type,
     settings::WebhookSettings,
     signature,
     trouble::{Kind, Trouble},
 };
 use crate::aws::words;
-
-/// The longest wait that is taken from a header `Retry-After`: whoever says more is asked again nevertheless.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
 type Pool = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
@@ -173,14 +169,13 @@ fn judge(
 
 /// Seconds, or a date. Source: RFC 9110, section 10.2.3.
 fn retry_after(text: &str, now: SystemTime) -> Option<Duration> {
-    let wait = match text.trim().parse() {
-        Ok(seconds) => Duration::from_secs(seconds),
+    match text.trim().parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
         Err(_) => {
             let date = httpdate::parse_http_date(text.trim()).ok()?;
-            date.duration_since(now).unwrap_or_default()
+            Some(date.duration_since(now).unwrap_or_default())
         }
-    };
-    Some(wait.min(RETRY_AFTER_MAX))
+    }
 }
 
 fn connections(settings: &WebhookSettings) -> Result<Connections, String> {
@@ -284,7 +279,7 @@ mod tests {
     fn a_busy_handler_says_when() {
         let after = |text| answered(503, &[("retry-after", text)], "").unwrap_err().retry_after;
         assert_eq!(after("7"), Some(Duration::from_secs(7)));
-        assert_eq!(after("86400"), Some(RETRY_AFTER_MAX));
+        assert_eq!(after("86400"), Some(super::super::trouble::RETRY_AFTER_MAX));
         assert_eq!(after("Fri, 31 Dec 1999 23:59:59 GMT"), Some(Duration::ZERO));
         assert_eq!(after("soon"), None);
         let then = UNIX_EPOCH + Duration::from_secs(946_684_790);

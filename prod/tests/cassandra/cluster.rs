@@ -32,7 +32,7 @@ pub(crate) fn settings(keyspace: &str) -> Settings {
 pub(crate) async fn fresh(keyspace: &str) -> Arc<CassandraStore> {
     let settings = settings(keyspace);
     cql(&settings, &format!("DROP KEYSPACE IF EXISTS {keyspace}")).await;
-    schema::apply(&settings).await.expect("the schema is applied");
+    schema::apply(&settings, |_| ()).await.expect("the schema is applied");
     let store = CassandraStore::new(settings).expect("the settings are right");
     store.connect().await.expect("it connects");
     Arc::new(store)

@@ -17,7 +17,7 @@ async fn four_may_apply_the_schema_at_once() {
     for round in 0..2 {
         let settings = settings("apply_at_once");
         cql(&settings, "DROP KEYSPACE IF EXISTS apply_at_once").await;
-        let applied = join_all((0..4).map(|_| schema::apply(&settings))).await;
+        let applied = join_all((0..4).map(|_| schema::apply(&settings, |_| ()))).await;
         let made = applied.into_iter().map(|a| a.expect("each of them succeeds"));
         let made = made.filter(|applied| applied.from == 0).count();
         assert_eq!(made, 1, "round {round}: one of them makes it, the others find it");
@@ -44,7 +44,7 @@ async fn a_half_done_schema_is_completed() {
         told.contains("has schema 0; this release needs 1: run `stormkeep schema apply`"),
         "{told}"
     );
-    let applied = schema::apply(&settings).await.unwrap();
+    let applied = schema::apply(&settings, |_| ()).await.unwrap();
     assert_eq!((applied.from, applied.to), (0, 1));
     store.connect().await.unwrap();
 }

@@ -25,10 +25,10 @@ use stormkeep::{
 };
 use stormkeep_core::{
     append::{Append, AppendId, Direction, Expected, Freshness, ReadStream},
-    consume::{Given, GroupInfo, Manage, Managed, NewGroup},
+    consume::{Given, GroupInfo, Manage, Managed, NewGroup, Unit},
     env::{Delivery, Env},
     event::{Event, EventId, Format, RecordedEvent},
-    group::{self, Form, GroupId, Push, Source, Start, Target},
+    group::{self, Form, GroupId, GroupNumber, Push, Source, Start, Target},
     shard::ShardId,
     stream::StreamName,
     time::HybridTime,
@@ -178,7 +178,8 @@ fn delivery(target: Target, events: u64, within: Duration) -> Delivery {
         },
     };
     let group = GroupId::new(Source::Category("player".into()), "scores").unwrap();
-    Delivery { group, target, events: (0..events).map(given).collect(), within }
+    let unit = Unit { group: GroupNumber(1), shard: ShardId(0), lease: 1, replay: false };
+    Delivery { group, unit, target, events: (0..events).map(given).collect(), within }
 }
 
 fn to_lambda(form: Form) -> Target {

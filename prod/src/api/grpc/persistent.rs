@@ -6,6 +6,7 @@
 //! - A group goes on where it is when it is updated, wherever the update says to begin, and its consumers stay connected.
 //! - `$ce-CATEGORY` and `$et-EVENTTYPE` give the events themselves, not links; so do replays of what was parked.
 //! - Of the two buffers there is one, as large as the larger. `PinnedByCorrelation` is not there.
+//! - What a stream's metadata hides from its readers, and what was in a deleted stream, is given all the same.
 //! - A failed event waits before it is given again, each time longer.
 //! - What is live is told by GetInfo, and not by List. Rates are not measured.
 //! - There is no subsystem that could be restarted: RestartSubsystem does nothing, and says that it is done.
