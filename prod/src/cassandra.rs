@@ -113,15 +113,18 @@ impl CassandraStore {
         Ok(())
     }
 
-    /// Why the store cannot be reached at all, or what it refuses, for readiness; `None`: neither, or nobody has tried yet. Looks
-    /// at no more than what calls have found out.
+    /// Why the store cannot be reached at all, or what it refuses, for readiness; `None`: neither. Looks at no more than what calls
+    /// have found out.
     pub fn ailment(&self) -> Option<String> {
         self.unreachable().or_else(|| self.refusals.now().map(|why| format!("it refuses: {why}")))
     }
 
-    /// Why the store cannot be reached at all; `None`: it can, or nobody has tried yet.
+    /// Why the store cannot be reached at all, or that nobody has reached it yet; `None`: it can.
     pub fn unreachable(&self) -> Option<String> {
-        let Some(here) = self.link.current() else { return self.link.failure() };
+        let Some(here) = self.link.current() else {
+            let why = self.link.failure();
+            return Some(why.unwrap_or_else(|| "no connection to Cassandra yet".to_owned()));
+        };
         let state = here.session.get_cluster_state();
         let local = &self.link.settings.local_datacenter;
         let mut nodes = state.get_nodes_info().iter();
@@ -284,5 +287,16 @@ impl Store for CassandraStore {
 
     async fn nodes(&self) -> Result<Vec<NodeRow>, StoreError> {
         self.read_nodes().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_was_not_reached_yet_is_not_well() {
+        let store = CassandraStore::new(Settings::default()).expect("the defaults make sense");
+        assert_eq!(store.ailment().as_deref(), Some("no connection to Cassandra yet"));
     }
 }

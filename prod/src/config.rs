@@ -177,6 +177,9 @@ pub enum ConfigError {
     /// A value of the table `[cassandra]` cannot be.
     #[error(transparent)]
     Cassandra(#[from] cassandra::InvalidSettings),
+    /// A value of the table `[peers]` cannot be.
+    #[error(transparent)]
+    Peers(#[from] peers::InvalidSetting),
     /// A value of the tables `[lambda]` and `[webhook]` cannot be.
     #[error(transparent)]
     Push(#[from] push::InvalidSetting),
@@ -232,12 +235,14 @@ impl Config {
         flags: Layer,
         environment: impl Iterator<Item = String>,
     ) -> Result<Config, ConfigError> {
-        for name in environment.filter(|name| name.starts_with(ENVIRONMENT)) {
+        let given: Vec<String> = environment.filter(|name| name.starts_with(ENVIRONMENT)).collect();
+        for name in given.iter().filter(|name| !is_of_kubernetes(name, &given)) {
             let known = names().map(|n| format!("{ENVIRONMENT}{}", n.to_uppercase()));
             let known: Vec<String> = known.chain(ENVIRONMENT_OTHER.map(str::to_owned)).collect();
-            if !known.contains(&name) {
-                let hint = near::hint(&name, known.iter().map(String::as_str));
-                return Err(ConfigError::Unknown { place: "environment".into(), name, hint });
+            if !known.contains(name) {
+                let hint = near::hint(name, known.iter().map(String::as_str));
+                let (place, name) = ("environment".into(), name.clone());
+                return Err(ConfigError::Unknown { place, name, hint });
             }
         }
         let layer = match file {
@@ -409,6 +414,19 @@ impl Layer {
 
 /// Events of a page that may be allowed at the most: at 256 bytes each, a few MiB.
 const PAGE_EVENTS_MAX: u32 = 10_000;
+
+/// Whether Kubernetes has set this name: it tells each pod where the Services of its namespace are, and those of one that is
+/// called `stormkeep` or `stormkeep-client` begin as ours do. Among the names of each is `…_SERVICE_HOST`.
+fn is_of_kubernetes(name: &str, given: &[String]) -> bool {
+    let mut services = given.iter().filter_map(|other| other.strip_suffix("_SERVICE_HOST"));
+    services.any(|service| {
+        name.strip_prefix(service).is_some_and(|rest| {
+            matches!(rest, "_SERVICE_HOST" | "_SERVICE_PORT" | "_PORT")
+                || rest.starts_with("_SERVICE_PORT_")
+                || rest.starts_with("_PORT_")
+        })
+    })
+}
 
 /// All names that may be set.
 fn names() -> impl Iterator<Item = String> {

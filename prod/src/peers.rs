@@ -71,7 +71,7 @@ struct Inner<A> {
 impl<A: Addresses> PeerNetwork<A> {
     /// A network that finds its peers in `addresses`. Nothing is connected before the first call.
     pub fn new(settings: &Settings, addresses: A) -> Result<Self, InvalidSetting> {
-        let credentials = settings.check()?;
+        let credentials = settings.credentials()?;
         let peers = Peers::new(settings, &credentials, addresses);
         Ok(PeerNetwork { inner: Arc::new(Inner { peers, credentials }) })
     }

@@ -257,7 +257,7 @@ async fn world(check: &Check<Real>, shared: &str) -> Verdict<Real> {
     let keyspace = if alone { fresh("contract") } else { shared.to_owned() };
     let settings = cassandra_settings(&keyspace);
     if alone {
-        schema::apply(&settings).await.or_else(broken)?;
+        schema::apply(&settings, |_| ()).await.or_else(broken)?;
     }
     let store = Arc::new(CassandraStore::new(settings).or_else(broken)?);
     store.connect().await.or_else(broken)?;
@@ -302,7 +302,7 @@ pub(crate) fn column() -> Column {
     let shared = fresh("contract");
     let made = threads.build().expect("threads can be made").block_on(async {
         let settings = cassandra_settings(&shared);
-        schema::apply(&settings).await.map_err(|error| error.to_string())
+        schema::apply(&settings, |_| ()).await.map_err(|error| error.to_string())
     });
     made.unwrap_or_else(|error| panic!("tests/services/up first: {error}"));
     let cells = checks().into_iter().map(|check| {

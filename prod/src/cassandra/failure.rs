@@ -59,6 +59,8 @@ fn of_answer(error: &DbError, asked: Asked) -> StoreError {
         }
         // Checked before anything is sent to a replica.
         DbError::Unavailable { .. } | DbError::IsBootstrapping => StoreError::Unavailable,
+        // A coordinator with too many hints says so at the commit, too (Paxos v1): the agreement is there.
+        DbError::Overloaded if asked == Asked::Swap => StoreError::Unknown,
         DbError::Overloaded | DbError::RateLimitReached { .. } => StoreError::Busy,
         // Refused when it was looked at.
         _ if is_refusal(error) => StoreError::Unavailable,
@@ -144,6 +146,7 @@ mod tests {
             (DbError::Other(0x1700), Swap),
             (unavailable(Consistency::LocalQuorum), Swap),
             (unavailable(Consistency::Quorum), Swap),
+            (DbError::Overloaded, Swap),
         ];
         for (error, asked) in unknown {
             assert_eq!(answered(error.clone(), asked), StoreError::Unknown, "{error} {asked:?}");

@@ -1,9 +1,9 @@
 //! The tables: versioned, made and changed by an explicit command, and only looked at by a node that starts.
 //!
 //! `apply` may run on many machines at once. All of them send their changes to one and the same node of Cassandra, that with
-//! the lowest host id, which carries them out one by one: two nodes that made one table at the same moment would give
-//! it two identities. A lock by compare-and-set lets one of them work at a time; it ends by itself if its holder dies, and
-//! each step may be done again, so that the next one goes on from where it was.
+//! the lowest host id in whatever datacenter, which carries them out one by one: two nodes that made one table at the same
+//! moment would give it two identities. A lock by compare-and-set lets one of them work at a time; it ends by itself if its
+//! holder dies, and each step may be done again, so that the next one goes on from where it was.
 //!
 //! **A column that was dropped must never come back under its name**: Cassandra hides what was written to it before the
 //! wall clock's time of the drop, and our timestamps are far below any clock's. For the same reason nobody may delete
@@ -76,7 +76,9 @@ pub enum SchemaError {
         found: i32,
     },
     /// The node that all schema changes go to is not connected.
-    #[error("node {node} is not up: a schema change wants all nodes of Cassandra to be")]
+    #[error(
+        "node {node} is not up, or cannot be reached from here: a schema change wants all nodes of Cassandra, those of other datacenters too"
+    )]
     NodeDown {
         /// Its address.
         node: String,
@@ -89,6 +91,11 @@ pub enum SchemaError {
         /// What was answered.
         error: Box<ExecutionError>,
     },
+    /// Nothing is known of the lock, after many tries.
+    #[error(
+        "the lock of the schema cannot be had: {0}; are enough nodes of Cassandra up? Then {APPLY} again"
+    )]
+    Lock(Box<SchemaError>),
     /// An answer cannot be read.
     #[error("{what}: {error}")]
     Answer {
@@ -133,10 +140,10 @@ pub fn show(settings: &Settings) -> String {
     text
 }
 
-/// Makes or changes the schema. See the module's docs.
-pub async fn apply(settings: &Settings) -> Result<Applied, ConnectError> {
+/// Makes or changes the schema. See the module's docs. `tell` is given what a person who waits wants to know, a line each.
+pub async fn apply(settings: &Settings, tell: impl Fn(&str)) -> Result<Applied, ConnectError> {
     let session = connect::session(settings).await?;
-    let changes = Changes::through(&session, settings)?;
+    let changes = Changes::through(&session, settings, tell)?;
     for cql in bootstrap(settings) {
         changes.change(&cql).await?;
     }
@@ -147,7 +154,7 @@ pub async fn apply(settings: &Settings) -> Result<Applied, ConnectError> {
     let released = changes.unlock(holder).await;
     let applied = done?;
     if let Err(error) = released {
-        tracing::warn!(%error, "the lock of the schema ends by itself within {LOCK_S} s");
+        (changes.tell)(&format!("the lock ends by itself within {LOCK_S} s: {error}"));
     }
     Ok(applied)
 }
@@ -236,26 +243,24 @@ async fn version(session: &Session, settings: &Settings) -> Result<i32, SchemaEr
 }
 
 /// Changes of the schema, through one node.
-struct Changes<'a> {
+struct Changes<'a, T> {
     session: &'a Session,
     settings: &'a Settings,
+    tell: T,
     node: NodeIdentifier,
 }
 
-impl<'a> Changes<'a> {
-    fn through(session: &'a Session, settings: &'a Settings) -> Result<Self, SchemaError> {
+impl<'a, T: Fn(&str)> Changes<'a, T> {
+    fn through(session: &'a Session, settings: &'a Settings, tell: T) -> Result<Self, SchemaError> {
         let state = session.get_cluster_state();
-        let local = state
-            .get_nodes_info()
-            .iter()
-            .filter(|node| node.datacenter.as_ref() == Some(&settings.local_datacenter));
-        let node = local.min_by_key(|node| node.host_id).ok_or_else(|| SchemaError::NodeDown {
-            node: format!("(none in {})", settings.local_datacenter),
-        })?;
+        // Of all datacenters, so that it is the same one for whoever asks: the driver connects to each node that there is, and
+        // what says where requests go is set aside for changes.
+        let node = state.get_nodes_info().iter().min_by_key(|node| node.host_id);
+        let node = node.ok_or_else(|| SchemaError::NodeDown { node: "(none is known)".into() })?;
         if !node.is_connected() {
             return Err(SchemaError::NodeDown { node: node.address.to_string() });
         }
-        Ok(Changes { session, settings, node: NodeIdentifier::HostId(node.host_id) })
+        Ok(Changes { session, settings, tell, node: NodeIdentifier::HostId(node.host_id) })
     }
 
     /// One change, and all nodes agree on it.
@@ -286,26 +291,43 @@ impl<'a> Changes<'a> {
         Ok(applied == Some(true))
     }
 
+    /// A compare-and-set that may be asked for again, so that an unknown outcome is settled by another try.
+    async fn settle(
+        &self,
+        cql: &str,
+        values: impl SerializeRow + Copy,
+    ) -> Result<bool, SchemaError> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.swap(cql, values).await {
+                Ok(done) => return Ok(done),
+                Err(error) if is_refusal(&error) => return Err(error),
+                Err(error) if tries == LOCK_TRIES => return Err(SchemaError::Lock(error.into())),
+                Err(error) if tries == 1 => (self.tell)(&format!("{error}: trying again")),
+                Err(_) => {}
+            }
+            tokio::time::sleep(LOCK_LOOK_EVERY).await;
+        }
+    }
+
     /// Waits for the lock.
     async fn lock(&self, holder: Uuid) -> Result<(), SchemaError> {
         let insert = format!(
             "INSERT INTO KS.schema_lock (name, holder) VALUES ('schema', ?) IF NOT EXISTS USING TTL {LOCK_S}"
         );
-        loop {
-            match self.swap(&insert, (holder,)).await {
-                Ok(true) => return Ok(()),
-                Ok(false) => {
-                    // Perhaps an attempt of ours, whose answer was lost, has it.
-                    if self.renew(holder).await? {
-                        return Ok(());
-                    }
-                    tracing::info!("the schema is being changed by another one: waiting");
-                }
-                Err(error) if is_refusal(&error) => return Err(error),
-                Err(error) => tracing::warn!(%error, "the lock of the schema: once more"),
+        let mut told = false;
+        // If it is not free, perhaps an attempt of ours, whose answer was lost, has it.
+        while !self.settle(&insert, (holder,)).await? && !self.renew(holder).await? {
+            if !told {
+                (self.tell)(&format!(
+                    "the schema is being changed by another one: waiting; if that one is dead, {LOCK_S} s at the most"
+                ));
             }
+            told = true;
             tokio::time::sleep(LOCK_LOOK_EVERY).await;
         }
+        Ok(())
     }
 
     /// Whether the lock is ours, for some time to come.
@@ -313,16 +335,14 @@ impl<'a> Changes<'a> {
         let update = format!(
             "UPDATE KS.schema_lock USING TTL {LOCK_S} SET holder = ? WHERE name = 'schema' IF holder = ?"
         );
-        // To ask for the same again is safe, so an unknown outcome is settled by another try.
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            match self.swap(&update, (holder, holder)).await {
-                Err(error) if !is_refusal(&error) && tries < LOCK_TRIES => {
-                    tokio::time::sleep(LOCK_LOOK_EVERY).await;
-                }
-                answer => return answer,
-            }
+        self.settle(&update, (holder, holder)).await
+    }
+
+    /// Before each step: the lock must be ours still.
+    async fn hold(&self, holder: Uuid) -> Result<(), SchemaError> {
+        match self.renew(holder).await? {
+            true => Ok(()),
+            false => Err(unreadable("schema_lock", "another one took it: apply again")),
         }
     }
 
@@ -339,25 +359,25 @@ impl<'a> Changes<'a> {
         }
         let open = (1..).zip(MIGRATIONS).filter(|(number, _)| *number > from);
         for (number, migration) in open {
-            tracing::info!(version = number, "schema: {}", migration.what);
-            self.mark(number, migration.what, false).await?;
+            (self.tell)(&format!("making version {number} of the schema: {}", migration.what));
             for cql in migration.steps {
-                if !self.renew(holder).await? {
-                    return Err(unreadable("schema_lock", "another one took it: apply again"));
-                }
+                self.hold(holder).await?;
                 self.change(&filled(cql, self.settings)).await?;
             }
-            self.mark(number, migration.what, true).await?;
+            self.hold(holder).await?;
+            self.mark(number, migration.what).await?;
         }
         Ok(Applied { from, to: VERSION })
     }
 
-    async fn mark(&self, number: i32, what: &str, done: bool) -> Result<(), SchemaError> {
+    /// Marks a migration as done. Nobody marks one as not done, which no row says as well: a holder that is late could undo what
+    /// another one has finished.
+    async fn mark(&self, number: i32, what: &str) -> Result<(), SchemaError> {
         let cql = filled(
-            "INSERT INTO KS.schema_migrations (part, version, what, done) VALUES (0, ?, ?, ?)",
+            "INSERT INTO KS.schema_migrations (part, version, what, done) VALUES (0, ?, ?, true)",
             self.settings,
         );
-        let marked = self.session.query_unpaged(cql, (number, what, done)).await;
+        let marked = self.session.query_unpaged(cql, (number, what)).await;
         marked.map(drop).map_err(|error| request("schema_migrations", error))
     }
 }

@@ -37,7 +37,8 @@ pub struct Settings {
     /// Replicas in each datacenter, for `stormkeep schema apply`; `replication_factor` alone: without regard to
     /// datacenters (`SimpleStrategy`). Empty: three in the local one.
     pub replication: BTreeMap<String, u32>,
-    /// Days that marks of deleted rows are kept. More than the log's retention, or a late fold brings rows back.
+    /// Days that marks of deleted rows are kept, in tables that are yet to be made. More than the log's retention, or a late fold
+    /// brings rows back.
     pub grace_days: u32,
 }
 

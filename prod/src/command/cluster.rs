@@ -29,7 +29,9 @@ impl Schema {
         match self {
             Schema::Show => say(schema::show(&cluster.cassandra).trim_end()),
             Schema::Apply { stream_shards } => {
-                let applied = schema::apply(&cluster.cassandra).await;
+                // Whether anybody reads it is no matter to the schema.
+                let tell = |line: &str| drop(say(&format!("cassandra: {line}")));
+                let applied = schema::apply(&cluster.cassandra, tell).await;
                 let applied = applied.map_err(|error| Failure::Failed(error.to_string()))?;
                 say(&match applied.from == applied.to {
                     true => format!("cassandra: the schema is at version {}", applied.to),

@@ -125,6 +125,7 @@ impl Layer {
         };
         settings.kinesis.check()?;
         settings.cassandra.check()?;
+        settings.peers.check()?;
         Ok(Some(settings))
     }
 }

@@ -55,6 +55,33 @@ fn what_is_not_known_is_refused_with_a_suggestion() {
 }
 
 #[test]
+fn what_kubernetes_tells_a_pod_is_no_setting() {
+    let load = |names: &[&str]| {
+        let (_folder, path) = file("");
+        let names = names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        Config::load(Some(&path), Layer::default(), names.into_iter()).map(drop)
+    };
+    let told = [
+        "STORMKEEP_SERVICE_HOST",
+        "STORMKEEP_SERVICE_PORT",
+        "STORMKEEP_SERVICE_PORT_GRPC",
+        "STORMKEEP_PORT",
+        "STORMKEEP_PORT_2113_TCP",
+        "STORMKEEP_PORT_2113_TCP_ADDR",
+        "STORMKEEP_CLIENT_SERVICE_HOST",
+        "STORMKEEP_CLIENT_PORT_2113_TCP_PROTO",
+    ];
+    load(&told).unwrap();
+    // Somebody's own mistake, there and elsewhere.
+    let mistaken = [&told[..], &["STORMKEEP_LISTN"]].concat();
+    for names in [&mistaken[..], &["STORMKEEP_LISTN"], &["STORMKEEP_PORT"]] {
+        let wrong = load(names).unwrap_err().to_string();
+        let name = names.last().unwrap();
+        assert!(wrong.starts_with(&format!("environment: {name} is not known")), "{wrong}");
+    }
+}
+
+#[test]
 fn a_value_that_cannot_be_names_its_key() {
     for (text, expected) in [
         ("idle_s = 0", "idle_s: 0; at least 1"),
@@ -120,6 +147,8 @@ fn a_cluster_needs_all_its_parts_and_nothing_else() {
     assert!(wrong.starts_with("kinesis.stream: \"a stream\""), "{wrong}");
     let wrong = error(&format!("{node}[cassandra]\nkeyspaces = \"k\""));
     assert!(wrong.contains("unknown field `keyspaces`"), "{wrong}");
+    let wrong = error(&format!("{node}[peers]\nadvertise = \"0.0.0.0:2114\""));
+    assert!(wrong.starts_with("peers.advertise: "), "{wrong}");
     let config = load(&format!("{node}[cassandra]\nkeyspace = \"k\""), Layer::default()).unwrap();
     let cluster = config.cluster.unwrap();
     assert_eq!((cluster.node.0, cluster.cassandra.keyspace.as_str()), (3, "k"));
@@ -151,6 +180,23 @@ fn the_example_has_every_setting_with_its_default() {
     let all = serde_json::to_value(&layer).unwrap();
     let missing = all.as_object().unwrap().iter().find(|(_, value)| value.is_null());
     assert_eq!(missing, None);
+    // The tables as well: what has no default is an example there, too.
+    let written: serde_json::Value = toml::from_str(&uncommented).unwrap();
+    for (table, defaults) in [
+        ("kinesis", serde_json::to_value(kinesis::Settings::default()).unwrap()),
+        ("cassandra", serde_json::to_value(cassandra::Settings::default()).unwrap()),
+        ("peers", serde_json::to_value(peers::Settings::default()).unwrap()),
+        ("lambda", serde_json::to_value(push::LambdaSettings::default()).unwrap()),
+        ("webhook", serde_json::to_value(push::WebhookSettings::default()).unwrap()),
+    ] {
+        for (name, default) in defaults.as_object().unwrap() {
+            let value = written[table].get(name);
+            let value =
+                value.unwrap_or_else(|| panic!("deploy/stormkeep.toml: {table} lacks {name}"));
+            let has_none = default.is_null() || *default == serde_json::json!({});
+            assert!(has_none || value == default, "{table}.{name}: {value} is not {default}");
+        }
+    }
     // Those that have no default are examples.
     let layer =
         Layer { shards: None, tls_certificate: None, tls_key: None, threads: None, ..layer };

@@ -10,6 +10,9 @@ use std::{
 use stormkeep_core::env::NodeId;
 use tracing::{debug, error, info, warn};
 
+/// The time to the next attempt after one that failed: nodes may start before the store does.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
 /// Where a node is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
@@ -56,14 +59,13 @@ impl Addresses for InMemory {
     }
 }
 
-/// Writes where this node is, now and then again, until it is dropped. `every` should be a third of what a row lives.
+/// Writes where this node is, now and then again, until it is dropped. `every` should be a third of what a row lives; what fails
+/// is tried again after a second.
 ///
 /// If another process writes the same row in turn, two nodes have one number: that is said each time.
 pub async fn announce<A: Addresses>(addresses: A, node: NodeId, address: Address, every: Duration) {
-    let mut written = false;
-    let mut tries = tokio::time::interval(every);
+    let (mut written, mut failing) = (false, false);
     loop {
-        tries.tick().await;
         match addresses.get(node).await {
             Ok(Some(other)) if other.process != address.process => {
                 if written {
@@ -78,9 +80,64 @@ pub async fn announce<A: Addresses>(addresses: A, node: NodeId, address: Address
             Ok(_) => {}
             Err(error) => debug!(%node, %error, "not known whether this node_id is used elsewhere"),
         }
-        match addresses.put(node, address.clone()).await {
-            Ok(()) => written = true,
-            Err(error) => warn!(%node, %error, "peers may not find this node"),
+        let wait = match addresses.put(node, address.clone()).await {
+            Ok(()) => {
+                (written, failing) = (true, false);
+                every
+            }
+            Err(error) => {
+                // Once, and not with every try.
+                if !failing {
+                    warn!(%node, %error, "peers may not find this node");
+                }
+                failing = true;
+                RETRY_AFTER.min(every)
+            }
+        };
+        tokio::time::sleep(wait).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HERE: NodeId = NodeId(7);
+
+    /// A table that cannot be written so many times.
+    struct Late(InMemory, Mutex<u32>);
+
+    impl Addresses for Late {
+        async fn put(&self, node: NodeId, address: Address) -> Result<(), AddressError> {
+            {
+                let mut left = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(fewer) = left.checked_sub(1) {
+                    *left = fewer;
+                    return Err(AddressError);
+                }
+            }
+            self.0.put(node, address).await
         }
+
+        async fn get(&self, node: NodeId) -> Result<Option<Address>, AddressError> {
+            self.0.get(node).await
+        }
+    }
+
+    #[tokio::test]
+    async fn a_node_that_starts_before_its_store_is_soon_found() {
+        let table = InMemory::default();
+        let late = Late(table.clone(), Mutex::new(1));
+        let here = Address { authority: "10.0.0.7:2114".to_owned(), process: 1 };
+        let announcing = tokio::spawn(announce(late, HERE, here.clone(), Duration::from_secs(100)));
+        let found = async {
+            while table.get(HERE).await != Ok(Some(here.clone())) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), found)
+            .await
+            .expect("long before the interval");
+        announcing.abort();
     }
 }

@@ -54,7 +54,7 @@ impl fmt::Debug for Door {
 impl Door {
     /// A door of a node.
     pub fn new(settings: &Settings, node: NodeId, serve: Serve) -> Result<Self, InvalidSetting> {
-        let credentials = settings.check()?;
+        let credentials = settings.credentials()?;
         let tls = credentials.server.map(TlsAcceptor::from);
         let places = Arc::new(Semaphore::new(settings.calls_max));
         Ok(Door { node, serve, secret: credentials.secret, tls, places })

@@ -1,6 +1,12 @@
 //! What an operator may set about calls between nodes: the table `[peers]` of the configuration file.
 
-use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -80,8 +86,13 @@ impl Settings {
         Duration::from_millis(self.connect_timeout_ms)
     }
 
+    /// Checks everything, the files included.
+    pub fn check(&self) -> Result<(), InvalidSetting> {
+        self.credentials().map(drop)
+    }
+
     /// Checks everything, and reads the files.
-    pub(super) fn check(&self) -> Result<Credentials, InvalidSetting> {
+    pub(super) fn credentials(&self) -> Result<Credentials, InvalidSetting> {
         let invalid = |field, what: &str| InvalidSetting { field, what: what.to_owned() };
         if self.connections == 0 {
             return Err(invalid("connections", "0: it must be 1 at least"));
@@ -94,15 +105,15 @@ impl Settings {
         }
         match &self.advertise {
             None if self.listen.ip().is_unspecified() => {
-                let what =
-                    "not set, and peers cannot call 0.0.0.0: set the host and port of this node";
-                return Err(invalid("advertise", what));
-            }
-            Some(authority) if authority.parse::<http::uri::Authority>().is_err() => {
-                let what = format!("{authority:?}: a host and a port, such as \"10.0.0.7:2114\"");
+                let what = format!(
+                    "not set, and peers cannot call {}: set the host and port of this node",
+                    self.listen.ip()
+                );
                 return Err(InvalidSetting { field: "advertise", what });
             }
-            _ => {}
+            None => {}
+            Some(authority) => check_advertised(authority)
+                .map_err(|what| InvalidSetting { field: "advertise", what })?,
         }
         let secret = self.secret()?;
         let files = [&self.tls_certificate, &self.tls_key, &self.tls_authority];
@@ -151,12 +162,25 @@ impl Settings {
     }
 }
 
+/// Whether peers can call this; `Err`: what is wrong with it.
+fn check_advertised(authority: &str) -> Result<(), String> {
+    let parsed = authority.parse::<http::uri::Authority>().ok();
+    let Some((host, 1..)) = parsed.as_ref().and_then(|a| Some((a.host(), a.port_u16()?))) else {
+        return Err(format!("{authority:?}: a host and a port, such as \"10.0.0.7:2114\""));
+    };
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    if address.is_ok_and(|address| address.is_unspecified()) {
+        return Err(format!("{authority:?}: peers cannot call {host}: set the host of this node"));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn refused(settings: &Settings) -> InvalidSetting {
-        settings.check().map(drop).expect_err("it makes no sense")
+        settings.check().expect_err("it makes no sense")
     }
 
     #[test]
@@ -170,7 +194,8 @@ mod tests {
         let secret = Settings { secret_file: Some(file.clone()), ..elsewhere };
         assert_eq!(refused(&secret).field, "listen");
         let here = Settings { secret_file: Some(file.clone()), ..Settings::default() };
-        let credentials = here.check().map_err(|error| error.to_string()).expect("it is local");
+        let credentials =
+            here.credentials().map_err(|error| error.to_string()).expect("it is local");
         assert_eq!(credentials.secret.as_deref(), Some("0123456789abcdef0123456789abcdef"));
         fs::write(&file, "short").expect("written");
         assert_eq!(refused(&here).field, "secret_file");
@@ -180,12 +205,29 @@ mod tests {
     fn what_makes_no_sense_names_its_field() {
         let all = Settings { listen: ([0, 0, 0, 0], 2114).into(), ..Settings::default() };
         assert_eq!(refused(&all).field, "advertise");
-        let nonsense = Settings { advertise: Some("a b".into()), ..Settings::default() };
-        assert_eq!(refused(&nonsense).field, "advertise");
+        let at =
+            |authority: &str| Settings { advertise: Some(authority.into()), ..Settings::default() };
+        for wrong in ["a b", "stormkeep-0", "stormkeep-0:", "10.0.0.7", "[::1]", "a:0", "a:70000"] {
+            let error = refused(&at(wrong)).to_string();
+            assert!(
+                error.starts_with("peers.advertise: ") && error.contains("a host and a port"),
+                "{error}"
+            );
+        }
+        for nowhere in ["0.0.0.0:2114", "[::]:2114"] {
+            let error = refused(&at(nowhere)).to_string();
+            assert!(
+                error.starts_with("peers.advertise: ") && error.contains("peers cannot call"),
+                "{error}"
+            );
+        }
+        for right in ["stormkeep-0.stormkeep:2114", "10.0.0.7:2114", "[::1]:2114"] {
+            assert_eq!(at(right).check(), Ok(()), "{right}");
+        }
         let half = Settings { tls_key: Some("key.pem".into()), ..Settings::default() };
         assert_eq!(refused(&half).field, "tls_certificate");
         let none = Settings { connections: 0, ..Settings::default() };
         assert_eq!(refused(&none).field, "connections");
-        assert!(Settings::default().check().is_ok());
+        assert_eq!(Settings::default().check(), Ok(()));
     }
 }
