@@ -105,7 +105,10 @@ async fn a_group_is_made_changed_listed_and_deleted() {
     assert_eq!(status, StatusCode::OK, "{changed}");
     assert_eq!(changed["settings"]["max_retries"], 5);
     assert_eq!(changed["settings"]["message_timeout_ms"], 1500, "what is absent stays");
-    assert_eq!(changed["target"], json!({ "webhook": "http://127.0.0.1:9/", "secret": true, "form": "records" }));
+    assert_eq!(
+        changed["target"],
+        json!({ "webhook": "http://127.0.0.1:9/", "secret": true, "form": "records" })
+    );
     let (_, info) = server.get(group).await;
     assert!(info["units"].is_array() && info["parked"] == 0, "{info}");
     let path = format!("{group}/events?wait=60");
