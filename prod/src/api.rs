@@ -4,94 +4,75 @@ pub mod grpc;
 pub mod http;
 pub mod listen;
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    convert::Infallible,
+    task::{Context, Poll},
+};
 
+use ::http::{Request, Response};
 use axum::{
     Router,
-    extract::{Request, State},
-    middleware::{self, Next},
-    response::{IntoResponse, Response},
+    body::{Body, Bytes},
+    response::IntoResponse,
+    routing::future::RouteFuture,
 };
+use futures::future::Either;
 use stormkeep_core::env::Env;
 
-use crate::{
-    metrics::{Class, Metrics, Route},
-    service::Service,
-};
+use crate::{metrics::Metrics, service::Service};
 
-/// Everything that is served, with the defaults.
-pub fn router<E: Env>(service: Service<E>) -> Router {
-    router_with(service, http::Options::default(), &Metrics::new())
+/// Everything that is served, by the path of the request: calls of gRPC, and the routes of HTTP.
+pub struct Api<E: Env> {
+    calls: grpc::Calls<E>,
+    routes: Router,
 }
 
-/// Everything that is served.
-pub fn router_with<E: Env>(
-    service: Service<E>,
-    options: http::Options,
-    metrics: &Metrics,
-) -> Router {
-    let counted = CallRoutes::of(metrics);
-    let calls = grpc::routes(service.clone())
-        .layer(middleware::from_fn_with_state(Arc::new(counted), count_call));
-    http::router(service, options, metrics.clone()).merge(calls).fallback(not_found)
+impl<E: Env> Clone for Api<E> {
+    fn clone(&self) -> Self {
+        Api { calls: self.calls.clone(), routes: self.routes.clone() }
+    }
+}
+
+impl<E: Env> Api<E> {
+    /// With the defaults.
+    pub fn new(service: Service<E>) -> Self {
+        Api::with(service, http::Options::default(), &Metrics::new())
+    }
+
+    /// With these options; requests are counted in `metrics`.
+    pub fn with(service: Service<E>, options: http::Options, metrics: &Metrics) -> Self {
+        let calls = grpc::Calls::new(service.clone(), metrics);
+        let routes = http::router(service, options, metrics.clone()).fallback(not_found);
+        Api { calls, routes }
+    }
+}
+
+impl<E, B> tower::Service<Request<B>> for Api<E>
+where
+    E: Env,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<axum::BoxError> + Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Either<grpc::Answering, RouteFuture<Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        match self.calls.answer(request) {
+            Ok(answering) => Either::Left(answering),
+            Err(request) => Either::Right(self.routes.call(request)),
+        }
+    }
 }
 
 /// What nobody knows.
-async fn not_found(request: Request) -> Response {
+async fn not_found(request: axum::extract::Request) -> axum::response::Response {
     if grpc::is_grpc(request.headers()) {
         return grpc::unimplemented(request.uri());
     }
     http::no_route(request).await.into_response()
-}
-
-/// What is counted of gRPC: each kind of call, by the end of its path.
-struct CallRoutes(Vec<(&'static str, Arc<Route>)>);
-
-impl CallRoutes {
-    fn of(metrics: &Metrics) -> Self {
-        let names = [
-            ("streams.Streams/Append", "append"),
-            ("streams.Streams/BatchAppend", "batch-append"),
-            ("streams.Streams/Read", "read"),
-            ("streams.Streams/Delete", "delete"),
-            ("streams.Streams/Tombstone", "tombstone"),
-            ("PersistentSubscriptions/Create", "create-subscription"),
-            ("PersistentSubscriptions/Update", "update-subscription"),
-            ("PersistentSubscriptions/Delete", "delete-subscription"),
-            ("PersistentSubscriptions/Read", "consume"),
-            ("PersistentSubscriptions/GetInfo", "subscription-info"),
-            ("PersistentSubscriptions/ReplayParked", "replay-parked"),
-            ("PersistentSubscriptions/List", "list-subscriptions"),
-        ];
-        let names = names.into_iter();
-        CallRoutes(names.map(|(method, name)| (method, metrics.route("grpc", name))).collect())
-    }
-}
-
-/// Counts a call when the head of its answer is there; one that failed says so in its head.
-async fn count_call(
-    State(routes): State<Arc<CallRoutes>>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let path = request.uri().path();
-    let route = routes.0.iter().find(|(method, _)| path.ends_with(method));
-    let route = route.map(|(_, route)| route.clone());
-    let began = Instant::now();
-    let response = next.run(request).await;
-    if let Some(route) = route {
-        route.count(class_of_call(&response), began.elapsed());
-    }
-    response
-}
-
-/// By the code of gRPC: what is the server's to mend is *unknown*, *deadline exceeded*, *resource exhausted*,
-/// *internal*, *unavailable* and *data loss*.
-fn class_of_call(response: &Response) -> Class {
-    let code = response.headers().get("grpc-status").and_then(|value| value.to_str().ok());
-    match code {
-        None | Some("0") => Class::Success,
-        Some("2" | "4" | "8" | "13" | "14" | "15") => Class::Failed,
-        Some(_) => Class::Refused,
-    }
 }

@@ -14,7 +14,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{error, info};
 
 use crate::{
-    api::{self, listen},
+    api::{Api, listen},
     cassandra::StoreMetrics,
     cluster::{self, Member, StartError},
     config::{Config, Role},
@@ -159,7 +159,7 @@ async fn offer<E: Env>(
     let open = connections.clone();
     let read = move || open.load(Ordering::Relaxed) as f64;
     metrics.gauge("stormkeep_connections", "connections that are open", read);
-    let router = api::router_with(service.clone(), config.http.clone(), metrics);
+    let api = Api::with(service.clone(), config.http.clone(), metrics);
     let (closing, mut closed) = watch::channel(false);
     let stopping = service.clone();
     tokio::spawn(async move {
@@ -173,7 +173,7 @@ async fn offer<E: Env>(
         let _ = closed.wait_for(|closed| *closed).await;
     };
     let bounds = listen::Bounds { tls, ..config.bounds.clone() };
-    listen::serve(listener, router, bounds, connections, wait).await;
+    listen::serve(listener, api, bounds, connections, wait).await;
 }
 
 /// The driver's figures.

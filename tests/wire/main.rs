@@ -20,7 +20,7 @@ use client::{Client, Outcome};
 use net::Listener;
 use rand::{RngExt as _, SeedableRng, rngs::StdRng};
 use stormkeep::{
-    api::{self, listen},
+    api::{Api, listen},
     disk,
     embedded::Machine,
 };
@@ -96,10 +96,10 @@ async fn serve(path: PathBuf) -> turmoil::Result {
         ..disk::Options::default()
     };
     let machine = Machine::start(&path, &options)?;
-    let router = api::router(machine.service().clone());
+    let api = Api::new(machine.service().clone());
     let listener = Listener::bind().await?;
     let bounds = listen::Bounds::default();
-    listen::serve(listener, router, bounds, Arc::default(), std::future::pending()).await;
+    listen::serve(listener, api, bounds, Arc::default(), std::future::pending()).await;
     Ok(())
 }
 

@@ -51,7 +51,10 @@ impl Fold {
         &mut self,
         batches: impl IntoIterator<Item = &'a Batch>,
     ) -> Result<Vec<Row>, StreamGap> {
-        let mut rows = Vec::new();
+        let batches: Vec<&Batch> = batches.into_iter().collect();
+        let appends = batches.iter().flat_map(|batch| &batch.appends);
+        // Events, and a head of each append at the most.
+        let mut rows = Vec::with_capacity(appends.map(|append| append.events.len() + 1).sum());
         let mut touched = BTreeSet::new();
         for batch in batches {
             for (time, append) in batch.timed() {

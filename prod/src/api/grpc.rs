@@ -22,16 +22,12 @@
 //! Every call is bounded by its `grpc-timeout`, or by ten seconds. What a client is sent is made when it can take it:
 //! one that reads slowly costs a page, and one that sends too much is told so before it is held.
 
-use std::sync::Arc;
-
-use axum::{Router, body::Body, response::IntoResponse};
-use http::{HeaderMap, HeaderValue, Request, Response, Uri, header};
-use stormkeep_core::{env::Env, limits::ENTRY_BYTES_MAX};
-use tower::{ServiceExt, service_fn};
-
-use crate::service::Service;
+use axum::body::Body;
+use http::{HeaderMap, HeaderValue, Response, Uri, header};
+use stormkeep_core::limits::ENTRY_BYTES_MAX;
 
 mod batch;
+mod calls;
 mod deadline;
 mod expected;
 mod info;
@@ -49,51 +45,11 @@ pub mod proto {
     tonic::include_proto!("proto");
 }
 
-use proto::event_store::client::{
-    gossip::gossip_server::GossipServer,
-    persistent_subscriptions::persistent_subscriptions_server::PersistentSubscriptionsServer,
-    server_features::server_features_server::ServerFeaturesServer,
-    streams::streams_server::StreamsServer,
-};
+pub use calls::{Answering, Calls};
 
 /// Bytes of one message that a client may send: above what an append may have, so that one that has too much is
 /// refused by name, and above the 3 MiB of the parts in which the Node client sends a batch.
 pub const MESSAGE_BYTES_MAX: usize = 4 * ENTRY_BYTES_MAX;
-
-/// The routes of the services that are here, to be merged with others. What is called and not here must be given to
-/// [`unimplemented`].
-pub fn routes<E: Env>(service: Service<E>) -> Router {
-    let streams = StreamsServer::new(streams::Streams::new(service.clone()))
-        .max_decoding_message_size(MESSAGE_BYTES_MAX);
-    let persistent = persistent::Persistent::new(service.clone());
-    let persistent =
-        PersistentSubscriptionsServer::new(persistent).max_decoding_message_size(MESSAGE_BYTES_MAX);
-    let features = ServerFeaturesServer::new(info::Features);
-    let gossip = GossipServer::new(info::Gossip::new(service));
-    let mut router = Router::new();
-    for method in info::STREAMS_METHODS {
-        let path = format!("/{}/{method}", info::STREAMS);
-        router = router.route_service(&path, streams.clone());
-    }
-    for method in info::PERSISTENT_METHODS {
-        let path = format!("/{}/{method}", info::PERSISTENT);
-        router = router.route_service(&path, persistent.clone());
-    }
-    let path = format!("/{}/{}", info::FEATURES, info::FEATURES_METHOD);
-    router = router.route_service(&path, features);
-    // What it answers depends on the address that was asked.
-    let gossip = service_fn(move |mut request: Request<Body>| {
-        let gossip = gossip.clone();
-        let asked = request.uri().authority().map(|a| a.as_str().to_owned());
-        let asked = asked.or_else(|| {
-            let host = request.headers().get(header::HOST)?;
-            host.to_str().ok().map(str::to_owned)
-        });
-        request.extensions_mut().insert(info::Asked(Arc::from(asked.unwrap_or_default())));
-        async move { gossip.oneshot(request).await.map(IntoResponse::into_response) }
-    });
-    router.route_service(&format!("/{}/{}", info::GOSSIP, info::GOSSIP_METHOD), gossip)
-}
 
 /// Whether a request speaks gRPC, by its content type.
 pub fn is_grpc(headers: &HeaderMap) -> bool {

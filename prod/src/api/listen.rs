@@ -7,6 +7,7 @@
 //! in server-sent events.
 
 use std::{
+    convert::Infallible,
     future::Future,
     io,
     net::SocketAddr,
@@ -104,10 +105,35 @@ const HEAD_BYTES_MAX: u32 = 32 * 1024;
 /// How many connections there are.
 pub type Connections = Arc<AtomicUsize>;
 
-/// Serves connections with `router` until `closing` ends; then lets requests finish, within bounds.
+/// What answers the requests of all connections.
+pub trait Answer:
+    tower::Service<
+        http::Request<hyper::body::Incoming>,
+        Response = http::Response<axum::body::Body>,
+        Error = Infallible,
+        Future: Send,
+    > + Clone
+    + Send
+    + 'static
+{
+}
+
+impl<T> Answer for T where
+    T: tower::Service<
+            http::Request<hyper::body::Incoming>,
+            Response = http::Response<axum::body::Body>,
+            Error = Infallible,
+            Future: Send,
+        > + Clone
+        + Send
+        + 'static
+{
+}
+
+/// Serves connections until `closing` ends; then lets requests finish, within bounds.
 pub async fn serve<A: Accept>(
     mut accept: A,
-    router: axum::Router,
+    answer: impl Answer,
     bounds: Bounds,
     connections: Connections,
     closing: impl Future<Output = ()> + Send,
@@ -135,16 +161,16 @@ pub async fn serve<A: Accept>(
             },
         };
         connections.fetch_add(1, Ordering::Relaxed);
-        let (builder, router, bounds) = (builder.clone(), router.clone(), bounds.clone());
+        let (builder, answer, bounds) = (builder.clone(), answer.clone(), bounds.clone());
         let (watcher, connections) = (graceful.watcher(), connections.clone());
         tokio::spawn(async move {
             let activity = Arc::new(Activity::new());
             let io = Watched { io, activity: activity.clone() };
             let served = async {
                 match &bounds.tls {
-                    None => serve_one(&builder, io, router, watcher).await,
+                    None => serve_one(&builder, io, answer, watcher).await,
                     Some(tls) => match tokio::time::timeout(bounds.head, tls.accept(io)).await {
-                        Ok(Ok(io)) => serve_one(&builder, io, router, watcher).await,
+                        Ok(Ok(io)) => serve_one(&builder, io, answer, watcher).await,
                         Ok(Err(error)) => debug!(%peer, %error, "no TLS handshake"),
                         Err(_) => debug!(%peer, "no TLS handshake in time"),
                     },
@@ -186,10 +212,10 @@ fn builder(bounds: &Bounds) -> auto::Builder<TokioExecutor> {
 async fn serve_one<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     builder: &auto::Builder<TokioExecutor>,
     io: I,
-    router: axum::Router,
+    answer: impl Answer,
     watcher: hyper_util::server::graceful::Watcher,
 ) {
-    let service = TowerToHyperService::new(router);
+    let service = TowerToHyperService::new(answer);
     let connection = builder.serve_connection(TokioIo::new(io), service).into_owned();
     if let Err(error) = watcher.watch(connection).await {
         debug!(%error, "a connection ended");

@@ -34,7 +34,7 @@ use stormkeep_core::{
     group::GroupNumber,
     head::{Head, Remembered},
     limits::REMEMBERED_APPENDS,
-    shard::{Checkpoint, ShardId},
+    shard::{Checkpoint, ShardId, ShardInfo},
     stream::StreamName,
     time::HybridTime,
 };
@@ -72,11 +72,30 @@ pub struct DiskStore {
     checkpoints: Keyspace,
     progress: Keyspace,
     /// Held while rows are compared and written.
-    folded: Mutex<BTreeMap<ShardId, Checkpoint>>,
+    written: Mutex<Written>,
     epochs: Mutex<BTreeMap<ShardId, EpochRow>>,
     documents: Mutex<BTreeMap<DocumentKey, Document>>,
     nodes: Mutex<BTreeMap<(NodeId, Token), NodeRow>>,
     health: OnceLock<Health>,
+}
+
+/// What is known of the rows without reading them.
+#[derive(Default)]
+struct Written {
+    checkpoints: BTreeMap<ShardId, Checkpoint>,
+    /// Of each shard, the newest append that any row is of. Whatever is newer is no older version of a row.
+    newest: BTreeMap<ShardId, HybridTime>,
+}
+
+impl Written {
+    fn saw(&mut self, shard: ShardId, time: HybridTime) {
+        let newest = self.newest.entry(shard).or_default();
+        *newest = time.max(*newest);
+    }
+
+    fn is_new(&self, shard: ShardId, time: HybridTime) -> bool {
+        self.newest.get(&shard).is_none_or(|newest| time > *newest)
+    }
 }
 
 impl std::fmt::Debug for DiskStore {
@@ -122,7 +141,7 @@ impl DiskStore {
         let (heads, checkpoints) =
             (keyspace("heads").map_err(broken)?, keyspace("checkpoints").map_err(broken)?);
         let progress = keyspace("progress").map_err(broken)?;
-        let mut folded = BTreeMap::new();
+        let mut written = Written::default();
         for row in checkpoints.iter() {
             let (key, value) = row.into_inner().map_err(broken)?;
             let (shard, checkpoint) = key
@@ -131,7 +150,15 @@ impl DiskStore {
                 .ok()
                 .and_then(|key| Some((ShardId(u32::from_be_bytes(key)), decode(&value).ok()?)))
                 .ok_or_else(|| wrong("a checkpoint is damaged".into()))?;
-            folded.insert(shard, checkpoint);
+            written.checkpoints.insert(shard, checkpoint);
+        }
+        for ShardInfo { id, .. } in directory.shards() {
+            let (first, last) = (event_key(id, HybridTime(0)), event_key(id, HybridTime(u64::MAX)));
+            if let Some(newest) = events.range(first..=last).next_back() {
+                let time = revision_of(&newest.key().map_err(broken)?);
+                let time = time.map_err(|error| wrong(error.to_string()))?;
+                written.newest.insert(id, HybridTime(time));
+            }
         }
         Ok(DiskStore {
             directory,
@@ -141,7 +168,7 @@ impl DiskStore {
             heads,
             checkpoints,
             progress,
-            folded: Mutex::new(folded),
+            written: Mutex::new(written),
             epochs: Mutex::new(epochs),
             documents: Mutex::new(documents),
             nodes: Mutex::default(),
@@ -156,7 +183,7 @@ impl DiskStore {
 
     /// The furthest position that any shard is folded to.
     pub(super) fn folded_to(&self) -> Option<Position> {
-        lock(&self.folded).values().filter_map(|c| c.position).max()
+        lock(&self.written).checkpoints.values().filter_map(|c| c.position).max()
     }
 
     /// Makes everything that was written durable.
@@ -172,8 +199,8 @@ impl DiskStore {
     /// Whether the rows of a batch are as they should be, if the store is folded that far; says how many events were
     /// looked at, or what is wrong.
     pub(super) fn check(&self, batch: &Batch, at: &Checkpoint) -> Result<u64, String> {
-        let folded = lock(&self.folded).get(&batch.shard).map_or(0, |c| c.accepted);
-        if at.accepted > folded {
+        let written = lock(&self.written).checkpoints.get(&batch.shard).map_or(0, |c| c.accepted);
+        if at.accepted > written {
             return Ok(0);
         }
         for (time, append) in batch.timed() {
@@ -283,9 +310,9 @@ impl DiskStore {
     }
 
     fn write_rows(&self, rows: &[Row]) -> Result<(), RowError> {
-        let mut folded = lock(&self.folded);
+        let mut written = lock(&self.written);
         let mut batch = self.database.batch();
-        let mut further = Vec::new();
+        let mut next = Written::default();
         for row in rows {
             match row {
                 Row::Event(event) => {
@@ -293,24 +320,31 @@ impl DiskStore {
                     batch.insert(&self.streams, stream_key(&event.stream, event.revision), way);
                     let key = event_key(event.shard, event.time);
                     batch.insert(&self.events, key, encode(event)?);
+                    next.saw(event.shard, event.time);
                 }
                 Row::Head(stream, head) => {
                     let &Head { revision, metadata, tombstoned, limits, .. } = head;
                     let row = HeadRow { revision, metadata, tombstoned, limits };
-                    if let Some(stored) = self.heads.get(stream.as_str())? {
+                    let last = head.remembered.back().map(|append| (append.shard, append.time));
+                    if !last.is_some_and(|(shard, time)| written.is_new(shard, time))
+                        && let Some(stored) = self.heads.get(stream.as_str())?
+                    {
                         let stored: HeadRow = decode(&stored)?;
                         if version(&stored) > version(&row) {
                             continue;
                         }
+                    }
+                    if let Some((shard, time)) = last {
+                        next.saw(shard, time);
                     }
                     batch.insert(&self.heads, stream.as_str(), encode(&row)?);
                 }
                 Row::Checkpoint(shard, checkpoint) => {
                     let newer =
                         |c: &Checkpoint| (c.accepted, c) > (checkpoint.accepted, checkpoint);
-                    if folded.get(shard).is_none_or(|stored| !newer(stored)) {
+                    if written.checkpoints.get(shard).is_none_or(|stored| !newer(stored)) {
                         batch.insert(&self.checkpoints, shard.0.to_be_bytes(), encode(checkpoint)?);
-                        further.push((*shard, checkpoint.clone()));
+                        next.checkpoints.insert(*shard, checkpoint.clone());
                     }
                 }
                 Row::Progress(shard, group, progress) => {
@@ -336,7 +370,8 @@ impl DiskStore {
         if !batch.is_empty() {
             batch.commit()?;
         }
-        folded.extend(further);
+        written.checkpoints.append(&mut next.checkpoints);
+        next.newest.into_iter().for_each(|(shard, time)| written.saw(shard, time));
         Ok(())
     }
 }
@@ -424,11 +459,11 @@ impl Store for DiskStore {
     }
 
     async fn checkpoint(&self, shard: ShardId) -> Result<Checkpoint, StoreError> {
-        Ok(lock(&self.folded).get(&shard).cloned().unwrap_or_default())
+        Ok(lock(&self.written).checkpoints.get(&shard).cloned().unwrap_or_default())
     }
 
     async fn checkpoints(&self) -> Result<Vec<(ShardId, Checkpoint)>, StoreError> {
-        Ok(lock(&self.folded).iter().map(|(id, at)| (*id, at.clone())).collect())
+        Ok(lock(&self.written).checkpoints.iter().map(|(id, at)| (*id, at.clone())).collect())
     }
 
     async fn documents(&self, keys: &[DocumentKey]) -> Result<Vec<Document>, StoreError> {

@@ -15,17 +15,17 @@ use crate::{Server, event};
 async fn a_long_poll_ends_with_an_event_or_with_its_time() {
     let server = Server::start().await;
     server.post("/streams/a", event("t", 0)).await;
-    let router = server.router.clone();
+    let api = server.api.clone();
     let waiting = tokio::spawn(async move {
         let get = Request::get("/streams/a?from=1&wait=60").body(Body::empty()).unwrap();
-        let response = router.oneshot(get).await.unwrap();
+        let response = api.oneshot(get).await.unwrap();
         axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap()
     });
-    let router = server.router.clone();
+    let api = server.api.clone();
     let waiting_all = tokio::spawn(async move {
         let get =
             Request::get("/all?from=end&wait=60&type-prefix=late").body(Body::empty()).unwrap();
-        let response = router.oneshot(get).await.unwrap();
+        let response = api.oneshot(get).await.unwrap();
         axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap()
     });
     // Whether the second was quick enough to see it, nobody knows: it is told again until it has.

@@ -6,20 +6,20 @@ mod follow;
 mod refused;
 mod subscriptions;
 
-use axum::{Router, body::Body};
+use axum::body::Body;
 use http::{Request, Response, StatusCode};
 use serde_json::{Value, json};
 use stormkeep::{
-    api::{http::Options, router_with},
+    api::{Api, http::Options},
     disk,
-    embedded::Machine,
+    embedded::{Embedded, Machine},
     metrics::Metrics,
 };
 use tower::ServiceExt;
 
 struct Server {
     machine: Machine,
-    router: Router,
+    api: Api<Embedded>,
     _directory: tempfile::TempDir,
 }
 
@@ -37,12 +37,12 @@ impl Server {
             ..disk::Options::default()
         };
         let machine = Machine::start(directory.path(), &files).unwrap();
-        let router = router_with(machine.service().clone(), options, &Metrics::new());
-        Server { machine, router, _directory: directory }
+        let api = Api::with(machine.service().clone(), options, &Metrics::new());
+        Server { machine, api, _directory: directory }
     }
 
     async fn send(&self, request: Request<Body>) -> Response<Body> {
-        self.router.clone().oneshot(request).await.unwrap()
+        self.api.clone().oneshot(request).await.unwrap()
     }
 
     /// Sends, and reads a JSON answer.

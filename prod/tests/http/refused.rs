@@ -267,8 +267,8 @@ async fn what_is_too_large_is_refused_before_it_is_held() {
     let (sender, receiver) = tokio::sync::mpsc::channel::<Result<bytes::Bytes, std::io::Error>>(1);
     let body = Body::from_stream(tokio_stream::wrappers::ReceiverStream::new(receiver));
     let slow = Request::builder().method("POST").uri("/streams/slow").body(body).unwrap();
-    let router = server.router.clone();
-    let slow = tokio::spawn(async move { router.oneshot(slow).await.unwrap() });
+    let api = server.api.clone();
+    let slow = tokio::spawn(async move { api.oneshot(slow).await.unwrap() });
     // It is taken from the channel only while the body is read, when the room is held.
     sender.send(Ok("{\"type\":\"t\",".into())).await.unwrap();
     sender.send(Ok("\"data\":1".into())).await.unwrap();

@@ -292,12 +292,12 @@ async fn a_request_that_is_dropped_leaves_nobody_behind() {
     let server = Server::start().await;
     let group = "/subscriptions/player-1/mail";
     server.put(group, json!({ "settings": { "consumers_max": 1 } })).await;
-    let router = server.router.clone();
+    let api = server.api.clone();
     let path = format!("{group}/events?wait=60");
     let waiting = tokio::spawn(async move {
         loop {
             let waits = Request::get(&path).body(Body::empty()).unwrap();
-            let response = router.clone().oneshot(waits).await.unwrap();
+            let response = api.clone().oneshot(waits).await.unwrap();
             assert_eq!(
                 response.status(),
                 StatusCode::SERVICE_UNAVAILABLE,

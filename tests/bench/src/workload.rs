@@ -180,6 +180,24 @@ pub async fn appends<P: Peer>(
     Ok(sample)
 }
 
+/// Appends once to every stream, so that nothing about them is cold.
+pub async fn touched<P: Peer>(peer: &P, streams: &mut Streams, connections: usize) -> Result<()> {
+    let mut tasks = JoinSet::new();
+    for mut hand in streams.dealt(connections) {
+        let mut connection = peer.connect().await?;
+        tasks.spawn_local(async move {
+            for stream in &mut hand {
+                connection.append(stream, 1).await?;
+            }
+            anyhow::Ok(hand)
+        });
+    }
+    while let Some(hand) = tasks.join_next().await {
+        streams.0.extend(hand??);
+    }
+    Ok(())
+}
+
 /// A peer that does not check versions, or does not keep what it acknowledged, is not measured.
 pub async fn checked<P: Peer>(peer: &P) -> Result<()> {
     let mut stream = Stream::new("checked-1".to_owned());

@@ -20,11 +20,15 @@ use proto::event_store::client::{
 use tonic::{Code, Status};
 
 use super::*;
-use crate::{disk::Options, embedded::Machine};
+use crate::{
+    api::Api,
+    disk::Options,
+    embedded::{Embedded, Machine},
+};
 
 struct Served {
     machine: Machine,
-    client: StreamsClient<Router>,
+    client: StreamsClient<Api<Embedded>>,
     _directory: tempfile::TempDir,
 }
 
@@ -32,7 +36,7 @@ async fn served() -> Served {
     let directory = tempfile::tempdir().unwrap();
     let options = Options { segment_bytes: 4 * 1024 * 1024, shards: Some(2), ..Options::default() };
     let machine = Machine::start(directory.path(), &options).unwrap();
-    let client = StreamsClient::new(routes(machine.service().clone()));
+    let client = StreamsClient::new(Api::new(machine.service().clone()));
     Served { machine, client, _directory: directory }
 }
 
@@ -312,7 +316,7 @@ async fn a_subscription_is_confirmed_caught_up_and_ends_with_a_status() {
 async fn gossip_knows_one_leader_where_it_was_asked() {
     let served = served().await;
     let origin = Uri::from_static("http://events.example:4000");
-    let mut gossip = GossipClient::with_origin(routes(served.machine.service().clone()), origin);
+    let mut gossip = GossipClient::with_origin(Api::new(served.machine.service().clone()), origin);
     let members = gossip.read(Empty {}).await.unwrap().into_inner().members;
     let [member] = &members[..] else { panic!("{members:?}") };
     let point = member.http_end_point.clone().unwrap();

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use axum::Router;
 use bytes::Bytes;
 use futures::FutureExt;
 use tokio::sync::mpsc;
@@ -10,7 +9,7 @@ use tonic::Code;
 
 use super::*;
 use crate::{
-    api::grpc::{
+    api::{Api, grpc::
         proto::event_store::client::{
             StreamIdentifier, Uuid,
             persistent_subscriptions::{
@@ -19,15 +18,14 @@ use crate::{
                 read_resp, replay_parked_req, update_req,
             },
         },
-        routes,
     },
     disk::Options,
-    embedded::Machine,
+    embedded::{Embedded, Machine},
 };
 
 struct Served {
     machine: Machine,
-    client: PersistentSubscriptionsClient<Router>,
+    client: PersistentSubscriptionsClient<Api<Embedded>>,
     _directory: tempfile::TempDir,
 }
 
@@ -35,7 +33,7 @@ async fn served() -> Served {
     let directory = tempfile::tempdir().unwrap();
     let options = Options { segment_bytes: 4 * 1024 * 1024, shards: Some(2), ..Options::default() };
     let machine = Machine::start(directory.path(), &options).unwrap();
-    let client = PersistentSubscriptionsClient::new(routes(machine.service().clone()));
+    let client = PersistentSubscriptionsClient::new(Api::new(machine.service().clone()));
     Served { machine, client, _directory: directory }
 }
 
@@ -238,7 +236,7 @@ async fn a_group_is_managed_as_clients_expect() {
     assert_eq!((info.max_retry_count, info.live_buffer_size), (9, 100));
     assert_eq!((info.named_consumer_strategy.as_str(), info.start_from.as_str()), ("Pinned", "0"));
     assert_eq!(info.message_timeout_milliseconds, 3_600_000, "what is not told stays");
-    let list = async |client: &mut PersistentSubscriptionsClient<Router>, stream: Option<&str>| {
+    let list = async |client: &mut PersistentSubscriptionsClient<Api<Embedded>>, stream: Option<&str>| {
         use list_req::{options::ListOption, stream_option::StreamOption};
         let list_option = match stream {
             None => ListOption::ListAllSubscriptions(Empty {}),
