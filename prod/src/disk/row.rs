@@ -1,9 +1,17 @@
 //! The rows of the store, as bytes: keys that sort as they are read, values with a checksum.
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use stormkeep_core::{
-    append::AppendId, event::RecordedEvent, group::GroupNumber, head::Limits, shard::ShardId,
-    stream::StreamName, time::HybridTime,
+    append::AppendId,
+    event::{Event, EventId, Format, RecordedEvent},
+    group::GroupNumber,
+    head::Limits,
+    shard::ShardId,
+    stream::StreamName,
+    time::HybridTime,
 };
 
 /// The part of a head that is a row; what it remembers is found by its streams' rows.
@@ -13,6 +21,51 @@ pub(super) struct HeadRow {
     pub(super) metadata: Option<u64>,
     pub(super) tombstoned: bool,
     pub(super) limits: Limits,
+}
+
+/// The row of a [`RecordedEvent`], where it lies: what many events have in common is not copied for each.
+#[derive(Debug, Deserialize)]
+pub(super) struct EventRow<'a> {
+    stream: &'a str,
+    revision: u64,
+    shard: ShardId,
+    time: HybridTime,
+    append: AppendId,
+    event: EventBody<'a>,
+}
+
+/// See [`Event`].
+#[derive(Debug, Deserialize)]
+struct EventBody<'a> {
+    id: EventId,
+    kind: &'a str,
+    format: Format,
+    data: &'a [u8],
+    metadata: &'a [u8],
+}
+
+impl EventRow<'_> {
+    /// The event, if it is this one of this stream. `kind` is the type of the event before, which it often has.
+    pub(super) fn event(
+        self,
+        stream: &StreamName,
+        revision: u64,
+        kind: Option<&Arc<str>>,
+    ) -> Result<RecordedEvent, RowError> {
+        let EventRow { stream: found, revision: place, shard, time, append, event } = self;
+        if found != stream.as_str() || place != revision {
+            return Err(damaged("a row leads to another event"));
+        }
+        let kind = kind.filter(|kind| ***kind == *event.kind);
+        let event = Event {
+            id: event.id,
+            kind: kind.map_or_else(|| event.kind.into(), Arc::clone),
+            format: event.format,
+            data: Bytes::copy_from_slice(event.data),
+            metadata: Bytes::copy_from_slice(event.metadata),
+        };
+        Ok(RecordedEvent { stream: stream.clone(), revision, shard, time, append, event })
+    }
 }
 
 /// Why a row cannot be read.
@@ -73,7 +126,7 @@ pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, RowError> {
     bytes.map(seal).map_err(|error| damaged(error.to_string()))
 }
 
-pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RowError> {
+pub(super) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, RowError> {
     postcard::from_bytes(opened(bytes)?).map_err(|error| damaged(error.to_string()))
 }
 

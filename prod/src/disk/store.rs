@@ -17,8 +17,9 @@
 //! Calls block for a read or a write of the engine, mostly of memory.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
+    slice,
     sync::{Arc, Mutex, OnceLock},
 };
 
@@ -32,12 +33,13 @@ use stormkeep_core::{
     },
     event::RecordedEvent,
     group::GroupNumber,
-    head::{Head, Remembered},
-    limits::REMEMBERED_APPENDS,
+    head::Head,
     shard::{Checkpoint, ShardId, ShardInfo},
     stream::StreamName,
     time::HybridTime,
 };
+
+mod read;
 
 use super::{
     Health, Options,
@@ -205,13 +207,15 @@ impl DiskStore {
         }
         for (time, append) in batch.timed() {
             for expected in append.recorded(batch.shard, time) {
-                let place = (expected.shard, expected.time);
-                let row = self.event(place, &expected.stream, expected.revision);
+                let ways = [(expected.revision, Way::to(&expected))];
+                let row = self.events_at(&expected.stream, &ways);
                 let way = self.streams.get(stream_key(&expected.stream, expected.revision));
                 let there = way.ok().flatten().and_then(|way| Way::decode(&way).ok());
                 let name = format!("{} revision {}", expected.stream, expected.revision);
                 match row {
-                    Ok(row) if row == expected && there == Some(Way::to(&expected)) => {}
+                    Ok(row)
+                        if row == slice::from_ref(&expected)
+                            && there == Some(Way::to(&expected)) => {}
                     Ok(_) => return Err(format!("{name}: the store has not what the log says")),
                     Err(error) => return Err(format!("{name}: {error}")),
                 }
@@ -233,80 +237,6 @@ impl DiskStore {
             health.fail(format!("{}: {error}: {way_out}", self.directory.store().display()));
         }
         StoreError::Unavailable
-    }
-
-    fn event(
-        &self,
-        (shard, time): (ShardId, HybridTime),
-        stream: &StreamName,
-        revision: u64,
-    ) -> Result<RecordedEvent, RowError> {
-        let value = self.events.get(event_key(shard, time))?;
-        let value = value.ok_or_else(|| damaged("an event is missing"))?;
-        let event: RecordedEvent = decode(&value)?;
-        if event.revision != revision || event.stream != *stream {
-            return Err(damaged("a row leads to another event"));
-        }
-        Ok(event)
-    }
-
-    fn read_events(
-        &self,
-        stream: &StreamName,
-        (low, high): (u64, u64),
-        limit: u32,
-        direction: Direction,
-    ) -> Result<Vec<RecordedEvent>, RowError> {
-        let range = self.streams.range(stream_key(stream, low)..=stream_key(stream, high));
-        let rows: Box<dyn Iterator<Item = fjall::Guard>> = match direction {
-            Direction::Forwards => Box::new(range),
-            Direction::Backwards => Box::new(range.rev()),
-        };
-        let mut events = Vec::new();
-        for row in rows.take(limit as usize) {
-            let (key, value) = row.into_inner()?;
-            let way = Way::decode(&value)?;
-            events.push(self.event((way.shard, way.time), stream, revision_of(&key)?)?);
-        }
-        Ok(events)
-    }
-
-    fn read_head(&self, stream: &StreamName) -> Result<Option<Head>, RowError> {
-        let Some(value) = self.heads.get(stream.as_str())? else { return Ok(None) };
-        let row: HeadRow = decode(&value)?;
-        let mut remembered = self.remembered(stream, row.revision)?;
-        remembered.extend(self.remembered(&stream.metadata(), row.metadata)?);
-        // Times grow, whichever of the two an append went to.
-        remembered.sort_by_key(|r| r.time);
-        let surplus = remembered.len().saturating_sub(REMEMBERED_APPENDS);
-        let remembered = VecDeque::from(remembered.split_off(surplus));
-        let HeadRow { revision, metadata, tombstoned, limits } = row;
-        Ok(Some(Head { revision, metadata, tombstoned, limits, remembered }))
-    }
-
-    /// The last appends to a stream, as its rows say.
-    fn remembered(
-        &self,
-        stream: &StreamName,
-        last: Option<u64>,
-    ) -> Result<Vec<Remembered>, RowError> {
-        let Some(last) = last else { return Ok(Vec::new()) };
-        let mut found: Vec<Remembered> = Vec::new();
-        let metadata = stream.is_metadata();
-        for row in self.streams.range(stream_key(stream, 0)..=stream_key(stream, last)).rev() {
-            let (key, value) = row.into_inner()?;
-            let (revision, way) = (revision_of(&key)?, Way::decode(&value)?);
-            if let Some(append) = found.last_mut().filter(|append| append.id == way.append) {
-                (append.first, append.time) = (revision, way.time);
-                continue;
-            }
-            if found.len() == REMEMBERED_APPENDS {
-                break;
-            }
-            let (id, shard, time) = (way.append, way.shard, way.time);
-            found.push(Remembered { id, metadata, shard, first: revision, last: revision, time });
-        }
-        Ok(found)
     }
 
     fn write_rows(&self, rows: &[Row]) -> Result<(), RowError> {

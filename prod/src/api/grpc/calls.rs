@@ -1,10 +1,6 @@
 //! Which service a call is for. Every call passes here, so it is looked up once, boxed once and counted on the way.
 
-use std::{
-    convert::Infallible,
-    sync::Arc,
-    time::Instant,
-};
+use std::{convert::Infallible, sync::Arc, time::Instant};
 
 use axum::body::{Body, Bytes};
 use futures::{FutureExt, future::BoxFuture};

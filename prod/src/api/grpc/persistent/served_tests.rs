@@ -9,8 +9,9 @@ use tonic::Code;
 
 use super::*;
 use crate::{
-    api::{Api, grpc::
-        proto::event_store::client::{
+    api::{
+        Api,
+        grpc::proto::event_store::client::{
             StreamIdentifier, Uuid,
             persistent_subscriptions::{
                 SubscriptionInfo, create_req, delete_req, get_info_req, list_req,
@@ -236,7 +237,8 @@ async fn a_group_is_managed_as_clients_expect() {
     assert_eq!((info.max_retry_count, info.live_buffer_size), (9, 100));
     assert_eq!((info.named_consumer_strategy.as_str(), info.start_from.as_str()), ("Pinned", "0"));
     assert_eq!(info.message_timeout_milliseconds, 3_600_000, "what is not told stays");
-    let list = async |client: &mut PersistentSubscriptionsClient<Api<Embedded>>, stream: Option<&str>| {
+    let list = async |client: &mut PersistentSubscriptionsClient<Api<Embedded>>,
+                      stream: Option<&str>| {
         use list_req::{options::ListOption, stream_option::StreamOption};
         let list_option = match stream {
             None => ListOption::ListAllSubscriptions(Empty {}),
