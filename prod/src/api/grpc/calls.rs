@@ -6,6 +6,7 @@ use axum::body::{Body, Bytes};
 use futures::{FutureExt, future::BoxFuture};
 use http::{Request, Response, header};
 use stormkeep_core::env::Env;
+use tower::Service as _;
 
 use super::{
     MESSAGE_BYTES_MAX, info,
@@ -22,7 +23,6 @@ use crate::{
     metrics::{Class, Metrics, Route},
     service::Service,
 };
-use tower::Service as _;
 
 /// The services that are here, by the paths of their methods.
 pub struct Calls<E: Env> {
