@@ -63,8 +63,8 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         match self.calls.answer(request) {
-            Ok(answering) => Either::Left(answering),
-            Err(request) => Either::Right(self.routes.call(request)),
+            Either::Left(answering) => Either::Left(answering),
+            Either::Right(request) => Either::Right(self.routes.call(request)),
         }
     }
 }

@@ -3,7 +3,10 @@
 use std::{convert::Infallible, sync::Arc, time::Instant};
 
 use axum::body::{Body, Bytes};
-use futures::{FutureExt, future::BoxFuture};
+use futures::{
+    FutureExt,
+    future::{BoxFuture, Either},
+};
 use http::{Request, Response, header};
 use stormkeep_core::env::Env;
 use tower::Service as _;
@@ -88,14 +91,14 @@ impl<E: Env> Calls<E> {
     }
 
     /// Answers a request whose path is that of a method that is here; gives any other back.
-    pub fn answer<B>(&mut self, mut request: Request<B>) -> Result<Answering, Request<B>>
+    pub fn answer<B>(&mut self, mut request: Request<B>) -> Either<Answering, Request<B>>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<axum::BoxError> + Send + 'static,
     {
         let path = request.uri().path();
         let Some(method) = self.methods.iter().find(|method| method.path == path) else {
-            return Err(request);
+            return Either::Right(request);
         };
         let began = Instant::now();
         let answer = match method.of {
@@ -117,7 +120,7 @@ impl<E: Env> Calls<E> {
             }
             Ok(answer.map(Body::new))
         };
-        Ok(counted.boxed())
+        Either::Left(counted.boxed())
     }
 }
 
