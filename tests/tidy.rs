@@ -91,6 +91,29 @@ fn nothing_is_left_undone_in_silence() {
 }
 
 #[test]
+fn what_cargo_test_passes_over_is_run_by_ci() {
+    let ci = read(&root().join(".ci/run"));
+    let mut found = 0;
+    for path in files(&[".rs"]) {
+        let count = |text: &str| {
+            text.lines().filter(|line| line.trim_start().starts_with("#[ignore")).count()
+        };
+        let ignored = count(&read(&path));
+        if ignored == 0 {
+            continue;
+        }
+        found += ignored;
+        let parts: Vec<_> = path.iter().filter_map(|part| part.to_str()).collect();
+        let target =
+            parts.iter().rposition(|part| *part == "tests").and_then(|at| parts.get(at + 1));
+        let target = target.map_or("", |name| name.trim_end_matches(".rs"));
+        let step = format!("cargo test --workspace --test {target} -- --ignored");
+        assert!(ci.contains(&step), "{}: no step of .ci/run is `{step}`", path.display());
+    }
+    assert!(found > 0);
+}
+
+#[test]
 fn links_lead_somewhere() {
     for path in files(&[".md"]) {
         let text = read(&path);

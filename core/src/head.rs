@@ -112,22 +112,27 @@ impl Head {
     /// The head after one more append; `head` is `None` for a stream that has neither events nor metadata.
     pub fn extend(head: Option<Head>, change: &Change) -> Head {
         let mut head = head.unwrap_or_default();
-        if change.append.metadata {
-            head.metadata = Some(change.append.last);
-        } else {
-            head.revision = Some(change.append.last);
-        }
-        head.tombstoned |= change.tombstone;
-        if let Some(limits) = change.limits {
-            let next = head.revision.map_or(0, |r| r + 1);
-            head.limits = limits;
-            head.limits.truncate_before = limits.truncate_before.min(next);
-        }
-        if head.remembered.len() == REMEMBERED_APPENDS {
-            head.remembered.pop_front();
-        }
-        head.remembered.push_back(change.append.clone());
+        head.apply(change);
         head
+    }
+
+    /// Becomes the head after one more append.
+    pub fn apply(&mut self, change: &Change) {
+        if change.append.metadata {
+            self.metadata = Some(change.append.last);
+        } else {
+            self.revision = Some(change.append.last);
+        }
+        self.tombstoned |= change.tombstone;
+        if let Some(limits) = change.limits {
+            let next = self.revision.map_or(0, |r| r + 1);
+            self.limits = limits;
+            self.limits.truncate_before = limits.truncate_before.min(next);
+        }
+        if self.remembered.len() == REMEMBERED_APPENDS {
+            self.remembered.pop_front();
+        }
+        self.remembered.push_back(change.append.clone());
     }
 
     /// Completes what the store says of a stream by what a log's tail says of it. The store may be ahead of the

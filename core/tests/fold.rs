@@ -5,7 +5,7 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use common::{SHARD, batch, batched, cases, stream};
 use proptest::{collection::vec, prelude::*};
@@ -59,6 +59,7 @@ impl Store {
                 assert_eq!(row, &(at, event), "an event is written as it was written before");
             }
             Row::Head(stream, head) => {
+                let head = Arc::unwrap_or_clone(head);
                 let row = self.heads.entry(stream).or_insert((at, head.clone()));
                 assert!(row.0 != at || row.1 == head, "one revision, one head");
                 if at > row.0 {

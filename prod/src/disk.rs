@@ -62,7 +62,7 @@ pub struct Options {
     pub recent_bytes: usize,
     /// Bytes of disk that must be free; below it appends are refused.
     pub reserve_bytes: u64,
-    /// Bytes of the store's cache of what was read.
+    /// Bytes of the store's two caches of what was read: one of its files, one of events.
     pub cache_bytes: u64,
     /// Bytes that the store gathers in memory before it writes them out.
     pub write_buffer_bytes: u64,

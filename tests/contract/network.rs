@@ -101,7 +101,7 @@ pub(crate) async fn answers<F: Family>(family: Arc<F>) -> Verdict {
             event: sent.events[0].clone(),
         };
         let head = Head { revision: Some(0), ..Head::default() };
-        let rows = vec![Row::Event(event), Row::Head(stream.clone(), head)];
+        let rows = vec![Row::Event(event), Row::Head(stream.clone(), head.into())];
         until_answered(&*family, "write", || family.store().write(&rows)).await?;
         for _ in 0..5 {
             let deadline = family.clock().elapsed() + F::PATIENCE / 2;

@@ -14,7 +14,7 @@ use stormkeep_core::{
     env::{Clock, Row, Store},
     event::{Event, EventId, Format, RecordedEvent},
     head::Head,
-    shard::{ShardId, fold::Fold},
+    shard::{Checkpoint, ShardId, fold::Fold},
     stream::StreamName,
     time::HybridTime,
 };
@@ -91,11 +91,30 @@ impl Past {
         for row in &rows {
             match row {
                 Row::Event(event) => self.events.push(event.clone()),
-                Row::Head(stream, head) => drop(self.heads.insert(stream.clone(), head.clone())),
+                Row::Head(stream, head) => {
+                    drop(self.heads.insert(stream.clone(), (**head).clone()))
+                }
                 Row::Checkpoint(..) | Row::Progress(..) | Row::Node(_) => {}
             }
         }
         rows
+    }
+
+    /// The time of its last event.
+    fn closes(&self) -> HybridTime {
+        HybridTime(self.time - 1)
+    }
+
+    /// How far its shard is folded, when all of its rows are written.
+    fn checkpoint(&self) -> Row {
+        let at = Checkpoint {
+            accepted: self.batches + 1,
+            epoch: 1,
+            next: self.batches,
+            closed: self.closes(),
+            ..Checkpoint::default()
+        };
+        Row::Checkpoint(self.shard, at)
     }
 
     /// The events of a stream.
@@ -155,6 +174,11 @@ async fn shard_events<F: Family>(
 async fn is_there<F: Family>(family: &F, past: &Past, stream: &StreamName) -> Verdict {
     let read = events(family, stream, 0, 10_000, Direction::Forwards).await?;
     same_events(&format!("stream {stream}"), &read, &past.of(stream))?;
+    // A head may be as old as the checkpoint.
+    let at = until_answered(family, "checkpoint", || family.store().checkpoint(past.shard)).await?;
+    if at.closed < past.closes() {
+        write(family, vec![past.checkpoint()]).await?;
+    }
     let head = head(family, &stream.described()).await?;
     let expected = past.heads.get(&stream.described());
     ensure!(head.as_ref() == expected, "the head of {stream} is {head:?} instead of {expected:?}");

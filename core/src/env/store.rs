@@ -1,4 +1,4 @@
-use std::{fmt, future::Future};
+use std::{fmt, future::Future, sync::Arc};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -147,7 +147,7 @@ pub enum Row {
     /// An event in its place.
     Event(RecordedEvent),
     /// The head of a stream and its metadata; the name is that of the stream.
-    Head(StreamName, Head),
+    Head(StreamName, Arc<Head>),
     /// How far a shard is folded.
     Checkpoint(ShardId, Checkpoint),
     /// How far a shard is settled for a group.
@@ -230,7 +230,8 @@ pub trait Store: Send + Sync + 'static {
     /// them again.
     fn write(&self, rows: &[Row]) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// The head of a stream and its metadata; `None` if it has neither. `stream` is no metadata stream.
+    /// The head of a stream and its metadata; `None` if it has neither. `stream` is no metadata stream. What was written
+    /// behind the checkpoint of its shard may be missing from it.
     fn head(
         &self,
         stream: &StreamName,

@@ -1,7 +1,7 @@
 //! The fold of accepted batches into rows. Every row is a function of the log, so folding twice, late
 //! or at once changes nothing.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
     entry::Batch,
@@ -28,7 +28,8 @@ pub struct StreamGap {
 /// The heads that a fold has in memory.
 #[derive(Debug, Default)]
 pub struct Fold {
-    heads: ByName<Option<Head>>,
+    /// Rows share them until they are written.
+    heads: ByName<Option<Arc<Head>>>,
 }
 
 impl Fold {
@@ -40,7 +41,7 @@ impl Fold {
 
     /// The stored head of a stream. It may be ahead of this fold, if another one has been faster.
     pub fn load(&mut self, stream: StreamName, stored: Option<Head>) {
-        self.heads.insert(&stream, stored);
+        self.heads.insert(&stream, stored.map(Arc::new));
     }
 
     /// Folds batches into rows: every event, and the head of every stream touched.
@@ -68,7 +69,8 @@ impl Fold {
                     return Err(StreamGap { stream, found: append.first, expected });
                 }
                 if append.first == expected {
-                    *head = Some(Head::extend(head.take(), &Change::of(append, batch.shard, time)));
+                    let change = Change::of(append, batch.shard, time);
+                    Arc::make_mut(head.get_or_insert_default()).apply(&change);
                 }
                 touched.insert(described);
             }

@@ -73,7 +73,7 @@ impl Heads {
             return self.insert(stream.clone(), State::Partial(vec![change]), changed);
         };
         match &mut slot.state {
-            State::Complete(head) => *head = Some(Head::extend(head.take(), &change)),
+            State::Complete(head) => head.get_or_insert_default().apply(&change),
             State::Partial(changes) => changes.push(change),
         }
         slot.changed = changed;

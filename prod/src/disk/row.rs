@@ -8,19 +8,38 @@ use stormkeep_core::{
     append::AppendId,
     event::{Event, EventId, Format, RecordedEvent},
     group::GroupNumber,
-    head::Limits,
+    head::{Head, Limits},
     shard::ShardId,
     stream::StreamName,
     time::HybridTime,
 };
 
-/// The part of a head that is a row; what it remembers is found by its streams' rows.
-#[derive(Debug, Serialize, Deserialize)]
+/// The part of a head that is a row, of a stream that has metadata or was ended; what it remembers is found by its
+/// streams' rows.
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct HeadRow {
     pub(super) revision: Option<u64>,
     pub(super) metadata: Option<u64>,
     pub(super) tombstoned: bool,
     pub(super) limits: Limits,
+}
+
+impl HeadRow {
+    /// The row of a head; `None`: its stream has only events, and their rows say it all.
+    pub(super) fn of(head: &Head) -> Option<HeadRow> {
+        let &Head { revision, metadata, tombstoned, limits, .. } = head;
+        Some(HeadRow { revision, metadata, tombstoned, limits }).filter(HeadRow::is_needed)
+    }
+
+    /// Whether it says more than the rows of the events. The first format had a row of every stream.
+    pub(super) fn is_needed(&self) -> bool {
+        self.metadata.is_some() || self.tombstoned
+    }
+
+    pub(super) fn version(&self) -> u64 {
+        let count = |revision: Option<u64>| revision.map_or(0, |r| r + 1);
+        count(self.revision) + count(self.metadata)
+    }
 }
 
 /// The row of a [`RecordedEvent`], where it lies: what many events have in common is not copied for each.
@@ -79,11 +98,6 @@ pub(super) enum RowError {
 
 pub(super) fn damaged(what: impl Into<String>) -> RowError {
     RowError::Damaged(what.into())
-}
-
-pub(super) fn version(row: &HeadRow) -> u64 {
-    let count = |revision: Option<u64>| revision.map_or(0, |r| r + 1);
-    count(row.revision) + count(row.metadata)
 }
 
 /// Where an event is, and the append that brought it.

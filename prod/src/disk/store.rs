@@ -3,7 +3,7 @@
 //! ```text
 //! events       shard, time            -> the event: keys grow, so that nothing is rewritten when more comes
 //! streams      name, 0, revision      -> shard, time, append: the way to the event, and what a head remembers
-//! heads        name                   -> revisions, limits, tombstone
+//! heads        name                   -> revisions, limits, tombstone, of a stream that has metadata or was ended
 //! checkpoints  shard                  -> how far it is folded
 //! progress     shard, group           -> how far it is settled for a group
 //! ```
@@ -13,6 +13,9 @@
 //! a checkpoint that is there vouches for rows that are there, whatever a power cut took. Who owns a shard is no fold
 //! of anything: it is kept in a file of its own, and a change of it is durable before it is answered. So are documents. Progress
 //! is no fold either, but a group whose progress is lost is given again what it has had: no more than that is promised.
+//!
+//! Most streams have only events. The head of such a stream is what its rows say up to the checkpoint of its shard, so that an
+//! append costs two rows and not three.
 //!
 //! Calls block for a read or a write of the engine, mostly of memory.
 
@@ -34,25 +37,27 @@ use stormkeep_core::{
     event::RecordedEvent,
     group::GroupNumber,
     head::Head,
-    shard::{Checkpoint, ShardId, ShardInfo},
+    shard::{Checkpoint, ShardId},
     stream::StreamName,
     time::HybridTime,
 };
 
+mod cache;
 mod read;
+
+use cache::EventCache;
 
 use super::{
     Health, Options,
     directory::Directory,
     log::lock,
-    row::{
-        HeadRow, RowError, Way, damaged, decode, encode, event_key, progress_key, revision_of,
-        stream_key, version,
-    },
+    row::{HeadRow, RowError, Way, damaged, decode, encode, event_key, progress_key, stream_key},
     tail::is_full,
 };
 
-const VERSION: &[u8] = b"1";
+const VERSION: &[u8] = b"2";
+/// The first format had a row of every head; what it has too many is passed over.
+const VERSION_BEFORE: &[u8] = b"1";
 const WAY_OUT: &str =
     "stop the server, delete this folder, and start: it is built again from the log";
 
@@ -73,31 +78,13 @@ pub struct DiskStore {
     heads: Keyspace,
     checkpoints: Keyspace,
     progress: Keyspace,
-    /// Held while rows are compared and written.
-    written: Mutex<Written>,
+    /// The checkpoints that are written. Held while rows are compared and written.
+    written: Mutex<BTreeMap<ShardId, Checkpoint>>,
+    cache: EventCache,
     epochs: Mutex<BTreeMap<ShardId, EpochRow>>,
     documents: Mutex<BTreeMap<DocumentKey, Document>>,
     nodes: Mutex<BTreeMap<(NodeId, Token), NodeRow>>,
     health: OnceLock<Health>,
-}
-
-/// What is known of the rows without reading them.
-#[derive(Default)]
-struct Written {
-    checkpoints: BTreeMap<ShardId, Checkpoint>,
-    /// Of each shard, the newest append that any row is of. Whatever is newer is no older version of a row.
-    newest: BTreeMap<ShardId, HybridTime>,
-}
-
-impl Written {
-    fn saw(&mut self, shard: ShardId, time: HybridTime) {
-        let newest = self.newest.entry(shard).or_default();
-        *newest = time.max(*newest);
-    }
-
-    fn is_new(&self, shard: ShardId, time: HybridTime) -> bool {
-        self.newest.get(&shard).is_none_or(|newest| time > *newest)
-    }
 }
 
 impl std::fmt::Debug for DiskStore {
@@ -117,7 +104,7 @@ impl DiskStore {
         let wrong = |what: String| StoreOpenError { folder: folder.display().to_string(), what };
         let broken = |error: fjall::Error| wrong(error.to_string());
         let database = Database::builder(&folder)
-            .cache_size(options.cache_bytes)
+            .cache_size(options.cache_bytes / 2)
             .max_journaling_size(options.write_buffer_bytes.max(64 * 1024 * 1024) * 4)
             // What is lost with the process is folded again.
             .manual_journal_persist(true);
@@ -128,11 +115,11 @@ impl DiskStore {
         let about = database.keyspace("about", KeyspaceCreateOptions::default).map_err(broken)?;
         match about.get("version").map_err(broken)? {
             Some(version) if *version == *VERSION => {}
-            Some(version) => {
+            Some(version) if *version != *VERSION_BEFORE => {
                 let found = String::from_utf8_lossy(&version).into_owned();
                 return Err(wrong(format!("format {found:?} of the store is not known")));
             }
-            None => about.insert("version", VERSION).map_err(broken)?,
+            _ => about.insert("version", VERSION).map_err(broken)?,
         }
         let memtable = options.write_buffer_bytes / 4;
         let keyspace = |name: &str| {
@@ -143,7 +130,7 @@ impl DiskStore {
         let (heads, checkpoints) =
             (keyspace("heads").map_err(broken)?, keyspace("checkpoints").map_err(broken)?);
         let progress = keyspace("progress").map_err(broken)?;
-        let mut written = Written::default();
+        let mut written = BTreeMap::new();
         for row in checkpoints.iter() {
             let (key, value) = row.into_inner().map_err(broken)?;
             let (shard, checkpoint) = key
@@ -152,15 +139,7 @@ impl DiskStore {
                 .ok()
                 .and_then(|key| Some((ShardId(u32::from_be_bytes(key)), decode(&value).ok()?)))
                 .ok_or_else(|| wrong("a checkpoint is damaged".into()))?;
-            written.checkpoints.insert(shard, checkpoint);
-        }
-        for ShardInfo { id, .. } in directory.shards() {
-            let (first, last) = (event_key(id, HybridTime(0)), event_key(id, HybridTime(u64::MAX)));
-            if let Some(newest) = events.range(first..=last).next_back() {
-                let time = revision_of(&newest.key().map_err(broken)?);
-                let time = time.map_err(|error| wrong(error.to_string()))?;
-                written.newest.insert(id, HybridTime(time));
-            }
+            written.insert(shard, checkpoint);
         }
         Ok(DiskStore {
             directory,
@@ -171,6 +150,7 @@ impl DiskStore {
             checkpoints,
             progress,
             written: Mutex::new(written),
+            cache: EventCache::new(options.cache_bytes / 2),
             epochs: Mutex::new(epochs),
             documents: Mutex::new(documents),
             nodes: Mutex::default(),
@@ -185,7 +165,7 @@ impl DiskStore {
 
     /// The furthest position that any shard is folded to.
     pub(super) fn folded_to(&self) -> Option<Position> {
-        lock(&self.written).checkpoints.values().filter_map(|c| c.position).max()
+        lock(&self.written).values().filter_map(|c| c.position).max()
     }
 
     /// Makes everything that was written durable.
@@ -201,7 +181,7 @@ impl DiskStore {
     /// Whether the rows of a batch are as they should be, if the store is folded that far; says how many events were
     /// looked at, or what is wrong.
     pub(super) fn check(&self, batch: &Batch, at: &Checkpoint) -> Result<u64, String> {
-        let written = lock(&self.written).checkpoints.get(&batch.shard).map_or(0, |c| c.accepted);
+        let written = lock(&self.written).get(&batch.shard).map_or(0, |c| c.accepted);
         if at.accepted > written {
             return Ok(0);
         }
@@ -242,7 +222,7 @@ impl DiskStore {
     fn write_rows(&self, rows: &[Row]) -> Result<(), RowError> {
         let mut written = lock(&self.written);
         let mut batch = self.database.batch();
-        let mut next = Written::default();
+        let mut checkpoints = BTreeMap::new();
         for row in rows {
             match row {
                 Row::Event(event) => {
@@ -250,31 +230,22 @@ impl DiskStore {
                     batch.insert(&self.streams, stream_key(&event.stream, event.revision), way);
                     let key = event_key(event.shard, event.time);
                     batch.insert(&self.events, key, encode(event)?);
-                    next.saw(event.shard, event.time);
                 }
                 Row::Head(stream, head) => {
-                    let &Head { revision, metadata, tombstoned, limits, .. } = head;
-                    let row = HeadRow { revision, metadata, tombstoned, limits };
-                    let last = head.remembered.back().map(|append| (append.shard, append.time));
-                    if !last.is_some_and(|(shard, time)| written.is_new(shard, time))
-                        && let Some(stored) = self.heads.get(stream.as_str())?
+                    let Some(row) = HeadRow::of(head) else { continue };
+                    if let Some(stored) = self.heads.get(stream.as_str())?
+                        && decode::<HeadRow>(&stored)?.version() > row.version()
                     {
-                        let stored: HeadRow = decode(&stored)?;
-                        if version(&stored) > version(&row) {
-                            continue;
-                        }
-                    }
-                    if let Some((shard, time)) = last {
-                        next.saw(shard, time);
+                        continue;
                     }
                     batch.insert(&self.heads, stream.as_str(), encode(&row)?);
                 }
                 Row::Checkpoint(shard, checkpoint) => {
                     let newer =
                         |c: &Checkpoint| (c.accepted, c) > (checkpoint.accepted, checkpoint);
-                    if written.checkpoints.get(shard).is_none_or(|stored| !newer(stored)) {
+                    if written.get(shard).is_none_or(|stored| !newer(stored)) {
                         batch.insert(&self.checkpoints, shard.0.to_be_bytes(), encode(checkpoint)?);
-                        next.checkpoints.insert(*shard, checkpoint.clone());
+                        checkpoints.insert(*shard, checkpoint.clone());
                     }
                 }
                 Row::Progress(shard, group, progress) => {
@@ -300,8 +271,7 @@ impl DiskStore {
         if !batch.is_empty() {
             batch.commit()?;
         }
-        written.checkpoints.append(&mut next.checkpoints);
-        next.newest.into_iter().for_each(|(shard, time)| written.saw(shard, time));
+        written.append(&mut checkpoints);
         Ok(())
     }
 }
@@ -357,11 +327,11 @@ impl Store for DiskStore {
         direction: Direction,
         _freshness: Freshness,
     ) -> Result<Vec<RecordedEvent>, StoreError> {
-        let range = match direction {
-            Direction::Forwards => (from, u64::MAX),
-            Direction::Backwards => (0, from),
+        let events = match direction {
+            Direction::Forwards => self.read_forwards(stream, from, limit),
+            Direction::Backwards => self.read_rows(stream, (0, from), limit, direction),
         };
-        self.read_events(stream, range, limit, direction).map_err(|error| self.failed(error))
+        events.map_err(|error| self.failed(error))
     }
 
     async fn shard_events(
@@ -389,11 +359,11 @@ impl Store for DiskStore {
     }
 
     async fn checkpoint(&self, shard: ShardId) -> Result<Checkpoint, StoreError> {
-        Ok(lock(&self.written).checkpoints.get(&shard).cloned().unwrap_or_default())
+        Ok(lock(&self.written).get(&shard).cloned().unwrap_or_default())
     }
 
     async fn checkpoints(&self) -> Result<Vec<(ShardId, Checkpoint)>, StoreError> {
-        Ok(lock(&self.written).checkpoints.iter().map(|(id, at)| (*id, at.clone())).collect())
+        Ok(lock(&self.written).iter().map(|(id, at)| (*id, at.clone())).collect())
     }
 
     async fn documents(&self, keys: &[DocumentKey]) -> Result<Vec<Document>, StoreError> {

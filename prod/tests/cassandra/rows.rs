@@ -132,7 +132,7 @@ async fn a_stream_is_read_across_its_partitions() {
         store.write(rows).await.unwrap();
     }
     let head = Head { revision: Some(999), ..Head::default() };
-    store.write(&[Row::Head(stream("player-1"), head)]).await.unwrap();
+    store.write(&[Row::Head(stream("player-1"), head.into())]).await.unwrap();
     let name = stream("player-1");
     for (from, limit) in [
         (0u64, 1u32),
@@ -226,8 +226,8 @@ async fn heads_and_signs_of_life_come_back_whole() {
         ..Head::default()
     };
     let older = Head { revision: Some(6), ..head.clone() };
-    store.write(&[Row::Head(name.clone(), head.clone())]).await.unwrap();
-    store.write(&[Row::Head(name.clone(), older)]).await.unwrap();
+    store.write(&[Row::Head(name.clone(), head.clone().into())]).await.unwrap();
+    store.write(&[Row::Head(name.clone(), older.into())]).await.unwrap();
     assert_eq!(store.head(&name, Freshness::Strong).await, Ok(Some(head)));
     assert_eq!(store.head(&stream("nobody"), Freshness::Eventual).await, Ok(None));
     let node = |token, beat| NodeRow {

@@ -54,7 +54,12 @@ fn what_was_written_is_read_in_both_directions_and_after_a_restart() {
         heads[described] = Some(head.clone());
         events[which].extend(rows.clone());
         let mut rows: Vec<Row> = rows.into_iter().map(Row::Event).collect();
-        rows.push(Row::Head(name(streams[described]), head));
+        rows.push(Row::Head(name(streams[described]), head.into()));
+        let closed = events[which].last().unwrap().time;
+        rows.push(Row::Checkpoint(
+            SHARD,
+            Checkpoint { accepted: n, closed, ..Checkpoint::default() },
+        ));
         wait(disk.store.write(&rows)).unwrap();
     }
     disk.close().unwrap();
@@ -98,13 +103,66 @@ fn what_was_written_is_read_in_both_directions_and_after_a_restart() {
 }
 
 #[test]
+fn the_head_of_a_stream_is_what_its_rows_say_up_to_the_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = open(folder.path(), 2);
+    let head = || wait(disk.store.head(&name("player-1"), Freshness::Strong)).unwrap();
+    let checkpoint = |accepted, closed| {
+        let closed = HybridTime(closed);
+        let at = Checkpoint { accepted, closed, ..Checkpoint::default() };
+        wait(disk.store.write(&[Row::Checkpoint(SHARD, at)])).unwrap();
+    };
+    let (first, change) = append("player-1", 0, 2, 10);
+    let older = Head::extend(None, &change);
+    let (second, change) = append("player-1", 2, 1, 20);
+    let (third, _) = append("player-1", 3, 1, 30);
+    let newer = Head::extend(Some(older.clone()), &change);
+    // A part of a fold's step: the last append is there, and not the one before it.
+    for events in [&first, &third] {
+        let rows: Vec<_> = events.iter().cloned().map(Row::Event).collect();
+        wait(disk.store.write(&rows)).unwrap();
+    }
+    assert_eq!(head(), None);
+    checkpoint(1, 11);
+    assert_eq!(head(), Some(older));
+    wait(disk.store.write(&[Row::Event(second[0].clone())])).unwrap();
+    checkpoint(2, 29);
+    assert_eq!(head(), Some(newer));
+}
+
+#[test]
+fn a_store_of_the_first_format_is_taken_and_its_rows_of_all_heads_are_passed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = open(folder.path(), 2);
+    let (events, change) = append("player-1", 0, 3, 1);
+    let head = Head::extend(None, &change);
+    let mut rows: Vec<Row> = events.into_iter().map(Row::Event).collect();
+    let at = Checkpoint { accepted: 1, closed: HybridTime(3), ..Checkpoint::default() };
+    rows.push(Row::Checkpoint(SHARD, at));
+    wait(disk.store.write(&rows)).unwrap();
+    drop(disk);
+    {
+        let engine = fjall::Database::builder(folder.path().join("store")).open().unwrap();
+        let keyspace = |name| engine.keyspace(name, fjall::KeyspaceCreateOptions::default).unwrap();
+        keyspace("about").insert("version", "1").unwrap();
+        // Revision 0 and nothing else, in postcard behind its checksum.
+        let row = [1, 0, 0, 0, 0, 0, 0];
+        let row = [&crc32fast::hash(&row).to_le_bytes()[..], &row].concat();
+        keyspace("heads").insert("player-1", row).unwrap();
+        engine.persist(fjall::PersistMode::SyncAll).unwrap();
+    }
+    let disk = open(folder.path(), 2);
+    assert_eq!(wait(disk.store.head(&name("player-1"), Freshness::Strong)), Ok(Some(head)));
+}
+
+#[test]
 fn an_older_row_never_takes_the_place_of_a_newer_one() {
     let folder = tempfile::tempdir().unwrap();
     let disk = open(folder.path(), 2);
     let store = &disk.store;
-    let (first, change) = append("player-1", 0, 1, 1);
+    let (first, change) = append("$$player-1", 0, 1, 1);
     let older = Head::extend(None, &change);
-    let (second, change) = append("player-1", 1, 1, 2);
+    let (second, change) = append("player-1", 0, 1, 2);
     let newer = Head::extend(Some(older.clone()), &change);
     let at = |accepted: u64, position: u128| Checkpoint {
         accepted,
@@ -113,8 +171,10 @@ fn an_older_row_never_takes_the_place_of_a_newer_one() {
     };
     let rows = |head: &Head, checkpoint: &Checkpoint| {
         let events = first.iter().chain(&second).cloned().map(Row::Event);
-        let more =
-            [Row::Head(name("player-1"), head.clone()), Row::Checkpoint(SHARD, checkpoint.clone())];
+        let more = [
+            Row::Head(name("player-1"), head.clone().into()),
+            Row::Checkpoint(SHARD, checkpoint.clone()),
+        ];
         events.chain(more).collect::<Vec<_>>()
     };
     wait(store.write(&rows(&newer, &at(5, 50)))).unwrap();

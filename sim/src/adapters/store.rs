@@ -173,7 +173,7 @@ impl Store for SimStore {
     ) -> Result<Option<Head>, StoreError> {
         let found = self.find_one(need(freshness), Key::Head(stream.clone())).await?;
         Ok(found.and_then(|value| match value {
-            Value::Head(head) => Some(head),
+            Value::Head(head) => Some(Arc::unwrap_or_clone(head)),
             _ => None,
         }))
     }

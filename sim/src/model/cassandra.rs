@@ -70,7 +70,7 @@ pub enum Value {
     /// Of [`Key::Event`] and [`Key::Ordered`].
     Event(RecordedEvent),
     /// Of [`Key::Head`].
-    Head(Head),
+    Head(Arc<Head>),
     /// Of [`Key::Checkpoint`].
     Checkpoint(Checkpoint),
     /// Of [`Key::Progress`].
@@ -242,7 +242,7 @@ impl Cassandra {
                     dump.ordered.insert((shard, time), event);
                 }
                 (Key::Head(stream), Value::Head(head)) => {
-                    dump.heads.insert(stream, head);
+                    dump.heads.insert(stream, Arc::unwrap_or_clone(head));
                 }
                 (Key::Checkpoint(shard), Value::Checkpoint(at)) => {
                     dump.checkpoints.insert(shard, at);

@@ -1,6 +1,6 @@
 //! Builds evidence for the oracles' tests: a small cluster's past, correct unless a test bends it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use stormkeep_core::{
@@ -231,7 +231,9 @@ impl Case {
                         store.ordered.insert((e.shard, e.time), e.clone());
                         store.events.insert((e.stream.clone(), e.revision), e);
                     }
-                    Row::Head(stream, head) => drop(store.heads.insert(stream, head)),
+                    Row::Head(stream, head) => {
+                        drop(store.heads.insert(stream, Arc::unwrap_or_clone(head)))
+                    }
                     Row::Checkpoint(..) | Row::Progress(..) | Row::Node(_) => {}
                 }
             }

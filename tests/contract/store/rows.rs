@@ -19,7 +19,8 @@ use crate::family::{Family, PAUSE, Trouble, Verdict, ensure, random, together, u
 /// A checkpoint as a real one is: positions of Kinesis have 56 digits.
 fn checkpoint(accepted: u64, position: &str) -> Checkpoint {
     let position: Option<Position> = Some(position.parse().unwrap_or_else(|e| panic!("{e}")));
-    let closed = HybridTime(super::BEGAN_US + accepted);
+    // Behind all events that a past has by then.
+    let closed = HybridTime(super::BEGAN_US + accepted * 1_000_000);
     Checkpoint { ended: false, position, accepted, epoch: 3, next: accepted, closed }
 }
 
@@ -303,7 +304,8 @@ pub(crate) async fn lossy<F: Family>(family: Arc<F>) -> Verdict {
 pub(crate) async fn down<F: Family>(family: Arc<F>) -> Verdict {
     let (shard, stream) = (a_shard(&*family), a_name(&*family, "down"));
     let mut past = Past::new(shard);
-    let rows = past.append(&stream, 3);
+    let mut rows = past.append(&stream, 3);
+    rows.push(past.checkpoint());
     write(&*family, rows).await?;
     let (there, head_there) = (past.of(&stream), past.heads.get(&stream).cloned());
     family.make(Trouble::StoreIsDown).await?;

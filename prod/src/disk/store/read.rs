@@ -14,11 +14,28 @@ use super::{
     super::row::{
         EventRow, HeadRow, RowError, Way, damaged, decode, event_key, revision_of, stream_key,
     },
-    DiskStore,
+    DiskStore, lock,
 };
 
 impl DiskStore {
-    pub(super) fn read_events(
+    /// Events of a stream from a revision on; those that were read lately are not looked for again.
+    pub(super) fn read_forwards(
+        &self,
+        stream: &StreamName,
+        from: u64,
+        limit: u32,
+    ) -> Result<Vec<RecordedEvent>, RowError> {
+        let mut events = self.cache.read(stream, from, from.saturating_add(limit.into()));
+        let found = events.len();
+        if found < limit as usize {
+            let (from, left) = (from + found as u64, limit - found as u32);
+            events.extend(self.read_rows(stream, (from, u64::MAX), left, Direction::Forwards)?);
+            self.cache.keep(stream, &events[found..]);
+        }
+        Ok(events)
+    }
+
+    pub(super) fn read_rows(
         &self,
         stream: &StreamName,
         (low, high): (u64, u64),
@@ -80,30 +97,48 @@ impl DiskStore {
     }
 
     pub(super) fn read_head(&self, stream: &StreamName) -> Result<Option<Head>, RowError> {
-        let Some(value) = self.heads.get(stream.as_str())? else { return Ok(None) };
-        let row: HeadRow = decode(&value)?;
-        let mut remembered = self.remembered(stream, row.revision)?;
-        remembered.extend(self.remembered(&stream.metadata(), row.metadata)?);
+        let row = match self.heads.get(stream.as_str())? {
+            Some(value) => decode::<HeadRow>(&value)?,
+            None => HeadRow::default(),
+        };
+        if !row.is_needed() {
+            // Its rows are the head up to the checkpoint: behind it some may be missing between others.
+            let checkpoints = lock(&self.written).clone();
+            let vouched =
+                |way: &Way| checkpoints.get(&way.shard).is_some_and(|c| way.time <= c.closed);
+            let remembered = VecDeque::from(self.remembered(stream, u64::MAX, vouched)?);
+            let head = |last: &Remembered| Head { revision: Some(last.last), ..Head::default() };
+            return Ok(remembered.back().map(head).map(|head| Head { remembered, ..head }));
+        }
+        let HeadRow { revision, metadata, tombstoned, limits } = row;
+        let mut remembered = Vec::new();
+        for (stream, last) in [(stream.clone(), revision), (stream.metadata(), metadata)] {
+            if let Some(last) = last {
+                remembered.extend(self.remembered(&stream, last, |_| true)?);
+            }
+        }
         // Times grow, whichever of the two an append went to.
         remembered.sort_by_key(|r| r.time);
         let surplus = remembered.len().saturating_sub(REMEMBERED_APPENDS);
         let remembered = VecDeque::from(remembered.split_off(surplus));
-        let HeadRow { revision, metadata, tombstoned, limits } = row;
         Ok(Some(Head { revision, metadata, tombstoned, limits, remembered }))
     }
 
-    /// The last appends to a stream, as its rows say.
+    /// The last appends to a stream that `vouched` lets pass, oldest first, as its rows up to a revision say.
     fn remembered(
         &self,
         stream: &StreamName,
-        last: Option<u64>,
+        last: u64,
+        vouched: impl Fn(&Way) -> bool,
     ) -> Result<Vec<Remembered>, RowError> {
-        let Some(last) = last else { return Ok(Vec::new()) };
         let mut found: Vec<Remembered> = Vec::new();
         let metadata = stream.is_metadata();
         for row in self.streams.range(stream_key(stream, 0)..=stream_key(stream, last)).rev() {
             let (key, value) = row.into_inner()?;
             let (revision, way) = (revision_of(&key)?, Way::decode(&value)?);
+            if !vouched(&way) {
+                continue;
+            }
             if let Some(append) = found.last_mut().filter(|append| append.id == way.append) {
                 (append.first, append.time) = (revision, way.time);
                 continue;
@@ -114,6 +149,7 @@ impl DiskStore {
             let (id, shard, time) = (way.append, way.shard, way.time);
             found.push(Remembered { id, metadata, shard, first: revision, last: revision, time });
         }
+        found.reverse();
         Ok(found)
     }
 }
