@@ -106,8 +106,8 @@ impl<E: Env> Node<E> {
         }
     }
 
-    /// Ends when something new of a stream, or of any, is in the store. Call it, then read, then wait for it. It is a hint
-    /// from this node's own folds: look again now and then all the same.
+    /// Ends when something new of a stream is there for strong reads of it, or of any for reads of all. Call it, then read, then
+    /// wait for it. It is a hint from this node's own shards: look again now and then all the same.
     pub fn watch(&self, stream: Option<StreamName>) -> Watch {
         self.inner.gateway.watchers.watch(stream)
     }
@@ -297,7 +297,11 @@ impl<E: Env> Inner<E> {
             routes.here.insert(id, door);
             routes.newest = routes.newest.max(owner.closes());
         }
-        let ended = owner.serve(&mut asked, told, || fold.wake()).await;
+        let ended = owner.serve(&mut asked, told, |batch| {
+            fold.wake();
+            self.gateway.watchers.appended(batch.appends.iter().map(|append| &append.stream));
+        });
+        let ended = ended.await;
         self.gateway.routes().here.remove(&id);
         if ended == Ended::Released {
             takeover.release(row).await;

@@ -24,6 +24,7 @@ use crate::{
     append::{Append, AppendError, Appended, Freshness, Outcome, ReadError},
     ask::{Ask, Grant, Range, shut},
     config::Config,
+    entry::Batch,
     env::{Clock, Env, EpochRow, Log, NodeId, Position, PutError, Store},
     head::Head,
     shard::{
@@ -128,13 +129,13 @@ impl<E: Env> Owner<E> {
         self.sequencer.closes()
     }
 
-    /// Serves until the epoch ends, and answers everything that waits. `confirmed` is called when the log has more for
-    /// its readers.
+    /// Serves until the epoch ends, and answers everything that waits. `confirmed` is called with each batch that the log
+    /// has for its readers.
     pub(crate) async fn serve(
         mut self,
         requests: &mut mpsc::Receiver<Ask>,
         control: &mut mpsc::UnboundedReceiver<Control>,
-        confirmed: impl Fn(),
+        confirmed: impl Fn(&Batch),
     ) -> Ended {
         let env = self.env.clone();
         let clock = env.clock();
@@ -201,9 +202,10 @@ impl<E: Env> Owner<E> {
                     PutEnd::Confirmed(position) => {
                         debug!(node = %self.node, shard = %self.shard.id, epoch = self.row.epoch, %position, "confirmed");
                         self.last = self.last.max(Some(position));
-                        let appends = self.sequencer.confirmed();
-                        self.took(Counter::AppendPutMicros, put_began, appends);
-                        confirmed();
+                        if let Some(batch) = self.sequencer.confirmed() {
+                            self.took(Counter::AppendPutMicros, put_began, batch.appends.len());
+                            confirmed(&batch);
+                        }
                         idle = clock.sleep(self.config.close_after).boxed().fuse();
                     }
                     PutEnd::Closed => break Ended::Closed,

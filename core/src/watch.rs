@@ -1,7 +1,8 @@
-//! Waking those who wait for something new in a stream, or in any.
+//! Waking those who wait for something new: in a stream, as soon as its owner has it committed; in any, as soon as it is folded,
+//! since readers of all shards read what is folded.
 //!
-//! It is a hint, from this node's own folds alone: who waits must look again now and then all the same, since
-//! the shard of its stream may be folded by another node.
+//! It is a hint, from the shards of this node alone: who waits must look again now and then all the same, since the shard of
+//! its stream may be owned by another node.
 
 use std::{
     collections::BTreeMap,
@@ -20,12 +21,22 @@ struct Waiting {
     waiters: BTreeMap<(Option<StreamName>, u64), Option<Waker>>,
 }
 
+impl Waiting {
+    /// Those who wait for this need not any more.
+    fn take(&mut self, stream: Option<StreamName>) -> Vec<Waker> {
+        let (from, to) = ((stream.clone(), 0), (stream, u64::MAX));
+        let range = self.waiters.range(from..=to).map(|(key, _)| key.clone());
+        let keys: Vec<_> = range.collect();
+        keys.iter().filter_map(|key| self.waiters.remove(key).flatten()).collect()
+    }
+}
+
 /// All who wait at one node.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Watchers(Arc<Mutex<Waiting>>);
 
 impl Watchers {
-    /// Begins to wait for a stream, or for any. What the store shows before this call may be missed, so call it, then
+    /// Begins to wait for a stream, or for any. What a read shows before this call may be missed, so call it, then
     /// read, then wait.
     pub(crate) fn watch(&self, stream: Option<StreamName>) -> Watch {
         let mut waiting = self.lock();
@@ -35,21 +46,22 @@ impl Watchers {
         Watch { watchers: self.clone(), key }
     }
 
-    /// Wakes those who wait for one of these streams, and those who wait for any.
-    pub(crate) fn changed<'a>(&self, streams: impl IntoIterator<Item = &'a StreamName>) {
+    /// Wakes those who wait for one of these streams.
+    pub(crate) fn appended<'a>(&self, streams: impl IntoIterator<Item = &'a StreamName>) {
         let mut woken = Vec::new();
         {
             let mut waiting = self.lock();
-            let keys = streams.into_iter().map(Some).chain([None]);
-            for stream in keys.map(|s| s.cloned()) {
-                let from = (stream.clone(), 0);
-                let to = (stream, u64::MAX);
-                let range = waiting.waiters.range(from..=to).map(|(key, _)| key.clone());
-                for key in range.collect::<Vec<_>>() {
-                    woken.extend(waiting.waiters.remove(&key).flatten());
-                }
+            // Those who wait for any are first.
+            if waiting.waiters.last_key_value().is_some_and(|((stream, _), _)| stream.is_some()) {
+                streams.into_iter().for_each(|s| woken.extend(waiting.take(Some(s.clone()))));
             }
         }
+        woken.into_iter().for_each(Waker::wake);
+    }
+
+    /// Wakes those who wait for any stream.
+    pub(crate) fn folded(&self) {
+        let woken = self.lock().take(None);
         woken.into_iter().for_each(Waker::wake);
     }
 
@@ -59,7 +71,7 @@ impl Watchers {
     }
 }
 
-/// Ends when something new is in the store: see [`Node::watch`](crate::Node::watch).
+/// Ends when something new is there: see [`Node::watch`](crate::Node::watch).
 #[derive(Debug)]
 pub struct Watch {
     watchers: Watchers,
@@ -98,32 +110,25 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_for_a_stream_is_woken_by_it_alone_and_who_waits_for_any_by_all() {
+    fn who_waits_for_a_stream_is_woken_by_it_alone_and_who_waits_for_any_by_a_fold() {
         let watchers = Watchers::default();
         let (one, two) = (stream("player-1"), stream("player-2"));
         let mut of_one = watchers.watch(Some(one.clone()));
         let mut again = watchers.watch(Some(one.clone()));
         let mut of_two = watchers.watch(Some(two.clone()));
         let mut of_any = watchers.watch(None);
-        watchers.changed([&two]);
+        watchers.appended([&two]);
         assert_eq!((&mut of_one).now_or_never(), None);
         assert_eq!((&mut of_two).now_or_never(), Some(()));
+        assert_eq!((&mut of_any).now_or_never(), None);
+        watchers.folded();
         assert_eq!((&mut of_any).now_or_never(), Some(()));
-        watchers.changed([&one, &two]);
+        assert_eq!((&mut of_one).now_or_never(), None);
+        watchers.appended([&one, &two]);
         assert_eq!((&mut of_one).now_or_never(), Some(()));
         assert_eq!((&mut again).now_or_never(), Some(()));
         // What is over stays over.
         assert_eq!((&mut of_two).now_or_never(), Some(()));
-    }
-
-    /// A batch without events closes a time: a reader of all shards waits for just that.
-    #[test]
-    fn a_change_without_a_stream_wakes_who_waits_for_any() {
-        let watchers = Watchers::default();
-        let any = watchers.watch(None);
-        let one = watchers.watch(Some(stream("player-1")));
-        watchers.changed([]);
-        assert_eq!((any.now_or_never(), one.now_or_never()), (Some(()), None));
     }
 
     #[test]
@@ -134,7 +139,7 @@ mod tests {
         let mut context = Context::from_waker(&waker);
         assert!(waits.poll_unpin(&mut context).is_pending());
         assert!(waits.poll_unpin(&mut context).is_pending());
-        watchers.changed([]);
+        watchers.folded();
         assert_eq!(woken.count(), 1);
         assert!(waits.poll_unpin(&mut context).is_ready());
     }
@@ -146,7 +151,7 @@ mod tests {
         assert_eq!(watchers.lock().waiters.len(), 9);
         drop(kept);
         let done = watchers.watch(Some(stream("player-1")));
-        watchers.changed([&stream("player-1")]);
+        watchers.appended([&stream("player-1")]);
         assert_eq!(watchers.lock().waiters.len(), 0);
         drop(done);
     }

@@ -278,16 +278,16 @@ impl<T> Sequencer<T> {
         Some(self.send(time, Vec::new()))
     }
 
-    /// The batch in flight is confirmed in this shard. Returns how many appends it has.
-    pub fn confirmed(&mut self) -> usize {
+    /// The batch in flight is confirmed in this shard. Returns it.
+    pub fn confirmed(&mut self) -> Option<Batch> {
         let Some((batch, _)) = self.in_flight.take() else {
             debug_assert!(false, "confirmed without a batch in flight");
-            return 0;
+            return None;
         };
         self.confirmed += 1;
         self.tail.push(self.accepted_at_fence + self.confirmed, &batch);
         self.tail.cut(self.materialized);
-        batch.appends.len()
+        Some(batch)
     }
 
     /// What an epoch check that begins now may release; `None` if nothing waits for one.

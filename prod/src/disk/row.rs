@@ -114,7 +114,8 @@ impl Way {
     }
 
     pub(super) fn encode(self) -> Vec<u8> {
-        let mut bytes = vec![0; 4];
+        let mut bytes = Vec::with_capacity(4 + 4 + 8 + 16);
+        bytes.extend_from_slice(&[0; 4]);
         bytes.extend_from_slice(&self.shard.0.to_be_bytes());
         bytes.extend_from_slice(&self.time.0.to_be_bytes());
         bytes.extend_from_slice(&self.append.0.to_be_bytes());
@@ -135,9 +136,12 @@ impl Way {
     }
 }
 
-pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, RowError> {
-    let bytes = postcard::to_extend(value, vec![0; 4]);
-    bytes.map(seal).map_err(|error| damaged(error.to_string()))
+/// `bytes`: about how many it takes.
+pub(super) fn encode<T: Serialize>(value: &T, bytes: usize) -> Result<Vec<u8>, RowError> {
+    let mut row = Vec::with_capacity(4 + bytes);
+    row.extend_from_slice(&[0; 4]);
+    let row = postcard::to_extend(value, row);
+    row.map(seal).map_err(|error| damaged(error.to_string()))
 }
 
 pub(super) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, RowError> {

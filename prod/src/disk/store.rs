@@ -26,7 +26,10 @@ use std::{
     sync::{Arc, Mutex, OnceLock},
 };
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use fjall::{
+    Database, Keyspace, KeyspaceCreateOptions, PersistMode,
+    config::{FilterPolicy, PinningPolicy},
+};
 use stormkeep_core::{
     append::{Direction, Freshness},
     entry::Batch,
@@ -58,6 +61,10 @@ use super::{
 const VERSION: &[u8] = b"2";
 /// The first format had a row of every head; what it has too many is passed over.
 const VERSION_BEFORE: &[u8] = b"1";
+/// Bytes that an event's row takes besides its texts and payload, about.
+const EVENT_FRAME_BYTES: usize = 80;
+/// Bytes of any other row, about.
+const ROW_BYTES: usize = 64;
 const WAY_OUT: &str =
     "stop the server, delete this folder, and start: it is built again from the log";
 
@@ -122,14 +129,19 @@ impl DiskStore {
             _ => about.insert("version", VERSION).map_err(broken)?,
         }
         let memtable = options.write_buffer_bytes / 4;
-        let keyspace = |name: &str| {
-            database.keyspace(name, || KeyspaceCreateOptions::default().max_memtable_size(memtable))
+        let keyspace = |name: &str, options: &KeyspaceCreateOptions| {
+            database.keyspace(name, || options.clone()).map_err(broken)
         };
-        let (events, streams) =
-            (keyspace("events").map_err(broken)?, keyspace("streams").map_err(broken)?);
-        let (heads, checkpoints) =
-            (keyspace("heads").map_err(broken)?, keyspace("checkpoints").map_err(broken)?);
-        let progress = keyspace("progress").map_err(broken)?;
+        let options_of_all = KeyspaceCreateOptions::default().max_memtable_size(memtable);
+        // What is looked for in events and streams is there: filters would cost memory for nothing.
+        let unfiltered = options_of_all.clone().filter_policy(FilterPolicy::disabled());
+        // Files of growing keys are moved down as they are, and would keep all of their indexes in memory.
+        let unpinned = unfiltered.clone().index_block_pinning_policy(PinningPolicy::disabled());
+        let events = keyspace("events", &unpinned)?;
+        let streams = keyspace("streams", &unfiltered)?;
+        let heads = keyspace("heads", &options_of_all)?;
+        let checkpoints = keyspace("checkpoints", &options_of_all)?;
+        let progress = keyspace("progress", &options_of_all)?;
         let mut written = BTreeMap::new();
         for row in checkpoints.iter() {
             let (key, value) = row.into_inner().map_err(broken)?;
@@ -229,7 +241,9 @@ impl DiskStore {
                     let way = Way::to(event).encode();
                     batch.insert(&self.streams, stream_key(&event.stream, event.revision), way);
                     let key = event_key(event.shard, event.time);
-                    batch.insert(&self.events, key, encode(event)?);
+                    let bytes =
+                        event.stream.as_str().len() + event.event.bytes() + EVENT_FRAME_BYTES;
+                    batch.insert(&self.events, key, encode(event, bytes)?);
                 }
                 Row::Head(stream, head) => {
                     let Some(row) = HeadRow::of(head) else { continue };
@@ -238,13 +252,17 @@ impl DiskStore {
                     {
                         continue;
                     }
-                    batch.insert(&self.heads, stream.as_str(), encode(&row)?);
+                    batch.insert(&self.heads, stream.as_str(), encode(&row, ROW_BYTES)?);
                 }
                 Row::Checkpoint(shard, checkpoint) => {
                     let newer =
                         |c: &Checkpoint| (c.accepted, c) > (checkpoint.accepted, checkpoint);
                     if written.get(shard).is_none_or(|stored| !newer(stored)) {
-                        batch.insert(&self.checkpoints, shard.0.to_be_bytes(), encode(checkpoint)?);
+                        batch.insert(
+                            &self.checkpoints,
+                            shard.0.to_be_bytes(),
+                            encode(checkpoint, ROW_BYTES)?,
+                        );
                         checkpoints.insert(*shard, checkpoint.clone());
                     }
                 }
@@ -256,7 +274,7 @@ impl DiskStore {
                             continue;
                         }
                     }
-                    batch.insert(&self.progress, key, encode(progress)?);
+                    batch.insert(&self.progress, key, encode(progress, ROW_BYTES)?);
                 }
                 // One process has the directory, so a sign of life need not outlive it.
                 Row::Node(sign) => {

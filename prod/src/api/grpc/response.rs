@@ -1,9 +1,6 @@
 //! From the core's answers to the protocol's.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use prost_types::Timestamp;
@@ -16,7 +13,7 @@ use stormkeep_core::{
 
 use super::{
     proto::event_store::client::{
-        AllStreamPosition, Empty, StreamIdentifier, Uuid, WrongExpectedVersion,
+        AllStreamPosition, Empty, Property, StreamIdentifier, Uuid, WrongExpectedVersion,
         streams::{
             AppendResp, DeleteResp, ReadResp, TombstoneResp,
             append_resp::{self, success::CurrentRevisionOption, success::PositionOption},
@@ -54,17 +51,18 @@ pub(crate) fn event(event: RecordedEvent, form: Form) -> ReadResp {
 }
 
 /// What is told of an event besides what its writer gave it: its type, what its payload is, and when it was committed.
-pub(crate) fn properties(recorded: &RecordedEvent) -> BTreeMap<String, String> {
-    let content_type = match recorded.event.format {
-        Format::Json => "application/json",
-        Format::Bytes => "application/octet-stream",
+pub(crate) fn properties(recorded: &RecordedEvent) -> Vec<Property> {
+    let content_type: &[u8] = match recorded.event.format {
+        Format::Json => b"application/json",
+        Format::Bytes => b"application/octet-stream",
     };
     let created = recorded.time.0.saturating_mul(TICKS_PER_MICROSECOND);
-    BTreeMap::from([
-        ("type".to_owned(), recorded.event.kind.to_string()),
-        ("content-type".to_owned(), content_type.to_owned()),
-        ("created".to_owned(), created.to_string()),
-    ])
+    let property = |key: &'static [u8], value| Property { key: Bytes::from_static(key), value };
+    vec![
+        property(b"type", Bytes::copy_from_slice(recorded.event.kind.as_bytes())),
+        property(b"content-type", Bytes::from_static(content_type)),
+        property(b"created", created.to_string().into()),
+    ]
 }
 
 /// What a subscription is told.
@@ -272,9 +270,13 @@ mod tests {
         assert_eq!(it.id, Some(id(recorded().event.id.0, form)));
         assert_eq!(it.stream_identifier.unwrap().stream_name.as_ref(), b"player-1");
         assert_eq!((it.stream_revision, it.commit_position, it.prepare_position), (7, at, at));
-        assert_eq!(it.metadata["type"], "joined");
-        assert_eq!(it.metadata["content-type"], "application/json");
-        assert_eq!(it.metadata["created"], "17000000000000010");
+        let properties: Vec<_> = it.metadata.iter().map(|p| (&*p.key, &*p.value)).collect();
+        let expected: [(&[u8], &[u8]); 3] = [
+            (b"type", b"joined"),
+            (b"content-type", b"application/json"),
+            (b"created", b"17000000000000010"),
+        ];
+        assert_eq!(properties, expected);
         assert_eq!((it.data.as_ref(), it.custom_metadata.as_ref()), (&b"{}"[..], &b"m"[..]));
     }
 

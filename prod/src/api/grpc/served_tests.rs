@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use proto::event_store::client::{
-    Empty, StreamIdentifier, Uuid,
+    Empty, Property, StreamIdentifier, Uuid,
     gossip::gossip_client::GossipClient,
     streams::{
         AppendReq, BatchAppendReq, DeleteReq, ReadReq, ReadResp, TombstoneReq, append_req,
@@ -127,9 +127,9 @@ fn events(told: &[Content]) -> Vec<(u64, &str)> {
         Content::Event(read) => Some(read.event.clone().unwrap()),
         _ => None,
     };
-    let kind = |told: &BTreeMap<String, String>| match told["type"].as_str() {
-        "a" => "a",
-        "b" => "b",
+    let kind = |told: &[Property]| match &*told.iter().find(|p| p.key == "type").unwrap().value {
+        b"a" => "a",
+        b"b" => "b",
         _ => "other",
     };
     told.iter().filter_map(event).map(|e| (e.stream_revision, kind(&e.metadata))).collect()

@@ -86,7 +86,7 @@ impl Connected {
             panic!("no count")
         };
         let event = read.event.unwrap();
-        assert!(read.link.is_none() && event.metadata.contains_key("type"));
+        assert!(read.link.is_none() && event.metadata.iter().any(|p| p.key == "type"));
         let stream = event.stream_identifier.unwrap().stream_name;
         let stream = String::from_utf8(stream.to_vec()).unwrap();
         Ok(Told { stream, revision: event.stream_revision, retries, id: event.id.unwrap() })
