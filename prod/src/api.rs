@@ -1,5 +1,6 @@
 //! The APIs: gRPC as the clients of KurrentDB speak it, and HTTP with JSON, on one port.
 
+mod gather;
 pub mod grpc;
 pub mod http;
 pub mod listen;

@@ -34,6 +34,8 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
+use super::gather;
+
 /// Where connections come from.
 pub trait Accept: Send + 'static {
     /// A connection.
@@ -216,9 +218,12 @@ async fn serve_one<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     watcher: hyper_util::server::graceful::Watcher,
 ) {
     let service = TowerToHyperService::new(answer);
-    let connection = builder.serve_connection(TokioIo::new(io), service).into_owned();
-    if let Err(error) = watcher.watch(connection).await {
-        debug!(%error, "a connection ended");
+    let connect =
+        |io| watcher.watch(builder.serve_connection(TokioIo::new(io), service).into_owned());
+    match gather::turns(io, connect).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!(%error, "a connection ended"),
+        Err(error) => debug!(%error, "a connection ended"),
     }
 }
 
