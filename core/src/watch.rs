@@ -1,5 +1,5 @@
-//! Waking those who wait for something new: in a stream, as soon as its owner has it committed; in any, as soon as it is folded,
-//! since readers of all shards read what is folded.
+//! Waking those who wait for something new: in a stream, as soon as the log has confirmed it to its owner, whose strong reads show
+//! it; in any, as soon as it is folded, since readers of all shards read what is folded.
 //!
 //! It is a hint, from the shards of this node alone: who waits must look again now and then all the same, since the shard of
 //! its stream may be owned by another node.

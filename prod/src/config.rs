@@ -128,7 +128,7 @@ pub struct Layer {
     /// Bytes of disk that must be free; below it appends are refused [default: 268435456]
     #[arg(long, env = "STORMKEEP_DISK_RESERVE_BYTES", value_name = "BYTES")]
     pub disk_reserve_bytes: Option<u64>,
-    /// Bytes of the store's cache [default: 134217728]
+    /// Bytes of the store's two caches, of its files and of events [default: 134217728]
     #[arg(long, env = "STORMKEEP_DISK_CACHE_BYTES", value_name = "BYTES")]
     pub disk_cache_bytes: Option<u64>,
     /// Bytes of the newest records of the log that are kept in memory [default: 33554432]

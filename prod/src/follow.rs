@@ -279,3 +279,47 @@ impl<S: Source> Follower<S> {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a test: what is wrong here must stop it
+mod tests {
+    use std::sync::Arc;
+
+    use stormkeep_core::{
+        append::{Append, AppendId, Expected},
+        event::{Event, EventId, Format},
+    };
+
+    use super::*;
+    use crate::{disk::Options, embedded::Machine};
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn who_follows_is_told_of_an_append_and_need_not_look_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let machine = Machine::start(folder.path(), &Options::default()).unwrap();
+        let (service, timeout) = (machine.service(), Duration::from_secs(20));
+        let stream = StreamName::new("player-1").unwrap();
+        for n in 0..3 {
+            let of_stream = service.node.watch(Some(stream.clone()));
+            let of_any = service.node.watch(None);
+            let event = Event {
+                id: EventId(n),
+                kind: "tested".into(),
+                format: Format::Bytes,
+                data: Default::default(),
+                metadata: Default::default(),
+            };
+            let append = Append {
+                stream: stream.clone(),
+                expected: Expected::Any,
+                described: Expected::Any,
+                id: AppendId(n),
+                events: Arc::new([event]),
+            };
+            service.append(append, timeout).await.unwrap();
+            tokio::time::timeout(timeout, of_stream).await.unwrap();
+            tokio::time::timeout(timeout, of_any).await.unwrap();
+        }
+        machine.stop().await.unwrap();
+    }
+}

@@ -44,7 +44,8 @@ impl Fold {
         self.heads.insert(&stream, stored.map(Arc::new));
     }
 
-    /// Folds batches into rows: every event, and the head of every stream touched.
+    /// Folds batches into rows: every event, and behind them the head of every stream touched. A store that finds what a head
+    /// remembers by the rows of its events relies on that order.
     ///
     /// A head that is ahead of the fold is written back as it is: another fold may have got it to
     /// fewer replicas than a checkpoint needs.

@@ -39,12 +39,13 @@ where
     let inner = Arc::new(Mutex::new(Inner { io, out: BytesMut::new(), written: false }));
     let mut connection = std::pin::pin!(connect(Gathered(inner.clone())));
     std::future::poll_fn(|context| {
-        if let Poll::Ready(ended) = connection.as_mut().poll(context) {
-            return Poll::Ready(Ok(ended));
-        }
-        match lock(&inner).poll_send(context) {
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+        let turn = connection.as_mut().poll(context);
+        let sent = lock(&inner).poll_send(context);
+        match (turn, sent) {
+            // One that ends well has shut its output down. Of one that does not, what can be sent is.
+            (Poll::Ready(ended), _) => Poll::Ready(Ok(ended)),
+            (Poll::Pending, Poll::Ready(Err(error))) => Poll::Ready(Err(error)),
+            (Poll::Pending, _) => Poll::Pending,
         }
     })
     .await
@@ -221,6 +222,15 @@ mod tests {
         let (written, all) = tokio::join!(writer, reader);
         written.unwrap();
         assert!(all == expected);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_ends_without_a_word_has_sent_what_it_wrote() {
+        let (near, mut far) = duplex(100);
+        turns(near, async |mut io| io.write_all(b"all of it").await.unwrap()).await.unwrap();
+        let mut all = Vec::new();
+        far.read_to_end(&mut all).await.unwrap();
+        assert_eq!(all, b"all of it");
     }
 
     #[tokio::test]

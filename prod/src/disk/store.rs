@@ -85,8 +85,10 @@ pub struct DiskStore {
     heads: Keyspace,
     checkpoints: Keyspace,
     progress: Keyspace,
-    /// The checkpoints that are written. Held while rows are compared and written.
-    written: Mutex<BTreeMap<ShardId, Checkpoint>>,
+    /// Held while rows are compared and written, which may take long when the engine is behind.
+    writing: Mutex<()>,
+    /// The checkpoints that are written; held for a moment.
+    written: Mutex<Arc<BTreeMap<ShardId, Checkpoint>>>,
     cache: EventCache,
     epochs: Mutex<BTreeMap<ShardId, EpochRow>>,
     documents: Mutex<BTreeMap<DocumentKey, Document>>,
@@ -133,12 +135,14 @@ impl DiskStore {
             database.keyspace(name, || options.clone()).map_err(broken)
         };
         let options_of_all = KeyspaceCreateOptions::default().max_memtable_size(memtable);
-        // What is looked for in events and streams is there: filters would cost memory for nothing.
-        let unfiltered = options_of_all.clone().filter_policy(FilterPolicy::disabled());
-        // Files of growing keys are moved down as they are, and would keep all of their indexes in memory.
-        let unpinned = unfiltered.clone().index_block_pinning_policy(PinningPolicy::disabled());
-        let events = keyspace("events", &unpinned)?;
-        let streams = keyspace("streams", &unfiltered)?;
+        // Files of growing keys are moved down as they are, and would keep all of their filters and indexes in memory. What is
+        // looked for in them is there. A store that is there already keeps the options that it was made with.
+        let options_of_growing = options_of_all
+            .clone()
+            .filter_policy(FilterPolicy::disabled())
+            .index_block_pinning_policy(PinningPolicy::disabled());
+        let events = keyspace("events", &options_of_growing)?;
+        let streams = keyspace("streams", &options_of_all)?;
         let heads = keyspace("heads", &options_of_all)?;
         let checkpoints = keyspace("checkpoints", &options_of_all)?;
         let progress = keyspace("progress", &options_of_all)?;
@@ -161,7 +165,8 @@ impl DiskStore {
             heads,
             checkpoints,
             progress,
-            written: Mutex::new(written),
+            writing: Mutex::default(),
+            written: Mutex::new(Arc::new(written)),
             cache: EventCache::new(options.cache_bytes / 2),
             epochs: Mutex::new(epochs),
             documents: Mutex::new(documents),
@@ -175,9 +180,13 @@ impl DiskStore {
         let _ = self.health.set(health);
     }
 
+    fn written(&self) -> Arc<BTreeMap<ShardId, Checkpoint>> {
+        lock(&self.written).clone()
+    }
+
     /// The furthest position that any shard is folded to.
     pub(super) fn folded_to(&self) -> Option<Position> {
-        lock(&self.written).values().filter_map(|c| c.position).max()
+        self.written().values().filter_map(|c| c.position).max()
     }
 
     /// Makes everything that was written durable.
@@ -193,7 +202,7 @@ impl DiskStore {
     /// Whether the rows of a batch are as they should be, if the store is folded that far; says how many events were
     /// looked at, or what is wrong.
     pub(super) fn check(&self, batch: &Batch, at: &Checkpoint) -> Result<u64, String> {
-        let written = lock(&self.written).get(&batch.shard).map_or(0, |c| c.accepted);
+        let written = self.written().get(&batch.shard).map_or(0, |c| c.accepted);
         if at.accepted > written {
             return Ok(0);
         }
@@ -232,7 +241,8 @@ impl DiskStore {
     }
 
     fn write_rows(&self, rows: &[Row]) -> Result<(), RowError> {
-        let mut written = lock(&self.written);
+        let _writing = lock(&self.writing);
+        let written = self.written();
         let mut batch = self.database.batch();
         let mut checkpoints = BTreeMap::new();
         for row in rows {
@@ -289,7 +299,11 @@ impl DiskStore {
         if !batch.is_empty() {
             batch.commit()?;
         }
-        written.append(&mut checkpoints);
+        if !checkpoints.is_empty() {
+            let mut written = BTreeMap::clone(&written);
+            written.append(&mut checkpoints);
+            *lock(&self.written) = Arc::new(written);
+        }
         Ok(())
     }
 }
@@ -377,11 +391,11 @@ impl Store for DiskStore {
     }
 
     async fn checkpoint(&self, shard: ShardId) -> Result<Checkpoint, StoreError> {
-        Ok(lock(&self.written).get(&shard).cloned().unwrap_or_default())
+        Ok(self.written().get(&shard).cloned().unwrap_or_default())
     }
 
     async fn checkpoints(&self) -> Result<Vec<(ShardId, Checkpoint)>, StoreError> {
-        Ok(lock(&self.written).iter().map(|(id, at)| (*id, at.clone())).collect())
+        Ok(self.written().iter().map(|(id, at)| (*id, at.clone())).collect())
     }
 
     async fn documents(&self, keys: &[DocumentKey]) -> Result<Vec<Document>, StoreError> {

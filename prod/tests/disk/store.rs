@@ -1,6 +1,12 @@
 //! Rows, written and read.
 
-use std::{fs, sync::Arc};
+use std::{
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use bytes::Bytes;
 use stormkeep_core::{
@@ -128,6 +134,45 @@ fn the_head_of_a_stream_is_what_its_rows_say_up_to_the_checkpoint() {
     wait(disk.store.write(&[Row::Event(second[0].clone())])).unwrap();
     checkpoint(2, 29);
     assert_eq!(head(), Some(newer));
+}
+
+/// A stream's events, its tombstone and the checkpoint are written while its head is read.
+#[test]
+fn a_head_is_never_one_that_was_not() {
+    const STREAMS: u64 = 5000;
+    let folder = tempfile::tempdir().unwrap();
+    let disk = open(folder.path(), 2);
+    let (store, written) = (&disk.store, AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 0..STREAMS {
+                let stream = format!("player-{n}");
+                let (rows, mut change) = append(&stream, 0, 3, 1 + n * 10);
+                change.tombstone = true;
+                let mut rows: Vec<_> = rows.into_iter().map(Row::Event).collect();
+                rows.push(Row::Head(name(&stream), Head::extend(None, &change).into()));
+                wait(store.write(&rows)).unwrap();
+                let closed = HybridTime(3 + n * 10);
+                let at = Checkpoint { accepted: n + 1, closed, ..Checkpoint::default() };
+                wait(store.write(&[Row::Checkpoint(SHARD, at)])).unwrap();
+                written.store(n + 1, Ordering::Release);
+            }
+        });
+        // More than there are cores, so that some are held up between two looks.
+        for _ in 0..6 {
+            scope.spawn(|| {
+                loop {
+                    let n = written.load(Ordering::Acquire);
+                    let stream = name(&format!("player-{n}"));
+                    let head = wait(store.head(&stream, Freshness::Strong)).unwrap();
+                    assert!(head.is_none_or(|head| head.tombstoned), "{stream}: no tombstone");
+                    if n == STREAMS {
+                        break;
+                    }
+                }
+            });
+        }
+    });
 }
 
 #[test]

@@ -97,6 +97,9 @@ mod tests {
         RecordedEvent { stream: stream.clone(), revision, shard, time, append: AppendId(0), event }
     }
 
+    /// Bytes of a cache that keeps all of it.
+    const LARGE: u64 = 100_000_000;
+
     #[derive(Debug, Clone)]
     enum Step {
         /// More is written.
@@ -112,7 +115,7 @@ mod tests {
                 prop_oneof![(0..70u64).prop_map(Step::Write), (0..300u64, 0..100u64).prop_map(|(a, b)| Step::Read(a, b))],
                 1..60,
             ),
-            bytes_max in 1_000..200_000u64,
+            bytes_max in prop_oneof![1_000..200_000u64, Just(LARGE)],
         ) {
             let stream = StreamName::new("player-1").unwrap();
             let cache = EventCache::new(bytes_max);
@@ -128,7 +131,10 @@ mod tests {
                         let rest: Vec<_> = (behind..until).map(|n| event(&stream, n)).collect();
                         cache.keep(&stream, &rest);
                         for (n, found) in (from..).zip(&found) {
-                            prop_assert_eq!(found.revision, n);
+                            prop_assert_eq!(found, &event(&stream, n));
+                        }
+                        if from == 0 && bytes_max == LARGE {
+                            prop_assert_eq!(cache.read(&stream, 0, until).len() as u64, until);
                         }
                     }
                 }
