@@ -124,12 +124,25 @@ impl<E: Env> Gateway<E> {
             Request::ReadStream(read) => {
                 Response::ReadStream(self.read(read, timeout, origin).await)
             }
-            Request::ReadAll(read) => Response::ReadAll(self.read_all(read, timeout).await),
-            Request::ReadLog(read) => Response::ReadLog(self.read_log(read, timeout).await),
-            Request::Fetch(fetch) => Response::Fetch(self.fetch(fetch, timeout, origin).await),
-            Request::Settle(settle) => Response::Settle(self.settle(settle, timeout, origin).await),
-            Request::Leave(leave) => Response::Leave(self.leave(leave, timeout, origin).await),
-            Request::Manage(manage) => Response::Manage(self.manage(manage, timeout).await),
+            // These are boxed: a future takes as much memory as its largest part, and each append has one.
+            Request::ReadAll(read) => {
+                Response::ReadAll(Box::pin(self.read_all(read, timeout)).await)
+            }
+            Request::ReadLog(read) => {
+                Response::ReadLog(Box::pin(self.read_log(read, timeout)).await)
+            }
+            Request::Fetch(fetch) => {
+                Response::Fetch(Box::pin(self.fetch(fetch, timeout, origin)).await)
+            }
+            Request::Settle(settle) => {
+                Response::Settle(Box::pin(self.settle(settle, timeout, origin)).await)
+            }
+            Request::Leave(leave) => {
+                Response::Leave(Box::pin(self.leave(leave, timeout, origin)).await)
+            }
+            Request::Manage(manage) => {
+                Response::Manage(Box::pin(self.manage(manage, timeout)).await)
+            }
             Request::Units(group) => Response::Units(self.units.infos(&group, self.node)),
         }
     }
@@ -203,7 +216,8 @@ impl<E: Env> Gateway<E> {
         origin: Origin,
     ) -> Result<StreamSlice, ReadError> {
         if read.freshness == Freshness::Eventual {
-            return match within(self.env.clock(), timeout, self.read_stored(&read)).await {
+            let stored = Box::pin(self.read_stored(&read));
+            return match within(self.env.clock(), timeout, stored).await {
                 Some(result) => result,
                 None => Err(ReadError::Unavailable),
             };
@@ -362,13 +376,13 @@ impl<E: Env> Gateway<E> {
                 self.append_here(owner, append.clone(), left).await.map(Response::Append)
             }
             (Question::Append(append), Owner::At(node)) => {
-                self.append_at(node, append.clone(), left).await.map(Response::Append)
+                Box::pin(self.append_at(node, append.clone(), left)).await.map(Response::Append)
             }
             (Question::Read(read), Owner::Here(owner)) => {
-                self.read_here(owner, read, left).await.map(Response::ReadStream)
+                Box::pin(self.read_here(owner, read, left)).await.map(Response::ReadStream)
             }
             (Question::Read(read), Owner::At(node)) => {
-                self.read_at(node, read, left).await.map(Response::ReadStream)
+                Box::pin(self.read_at(node, read, left)).await.map(Response::ReadStream)
             }
         }
     }
