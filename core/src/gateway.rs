@@ -124,25 +124,12 @@ impl<E: Env> Gateway<E> {
             Request::ReadStream(read) => {
                 Response::ReadStream(self.read(read, timeout, origin).await)
             }
-            // These are boxed: a future takes as much memory as its largest part, and each append has one.
-            Request::ReadAll(read) => {
-                Response::ReadAll(Box::pin(self.read_all(read, timeout)).await)
-            }
-            Request::ReadLog(read) => {
-                Response::ReadLog(Box::pin(self.read_log(read, timeout)).await)
-            }
-            Request::Fetch(fetch) => {
-                Response::Fetch(Box::pin(self.fetch(fetch, timeout, origin)).await)
-            }
-            Request::Settle(settle) => {
-                Response::Settle(Box::pin(self.settle(settle, timeout, origin)).await)
-            }
-            Request::Leave(leave) => {
-                Response::Leave(Box::pin(self.leave(leave, timeout, origin)).await)
-            }
-            Request::Manage(manage) => {
-                Response::Manage(Box::pin(self.manage(manage, timeout)).await)
-            }
+            Request::ReadAll(read) => Response::ReadAll(self.read_all(read, timeout).await),
+            Request::ReadLog(read) => Response::ReadLog(self.read_log(read, timeout).await),
+            Request::Fetch(fetch) => Response::Fetch(self.fetch(fetch, timeout, origin).await),
+            Request::Settle(settle) => Response::Settle(self.settle(settle, timeout, origin).await),
+            Request::Leave(leave) => Response::Leave(self.leave(leave, timeout, origin).await),
+            Request::Manage(manage) => Response::Manage(self.manage(manage, timeout).await),
             Request::Units(group) => Response::Units(self.units.infos(&group, self.node)),
         }
     }
@@ -216,8 +203,7 @@ impl<E: Env> Gateway<E> {
         origin: Origin,
     ) -> Result<StreamSlice, ReadError> {
         if read.freshness == Freshness::Eventual {
-            let stored = Box::pin(self.read_stored(&read));
-            return match within(self.env.clock(), timeout, stored).await {
+            return match within(self.env.clock(), timeout, self.read_stored(&read)).await {
                 Some(result) => result,
                 None => Err(ReadError::Unavailable),
             };
@@ -376,13 +362,13 @@ impl<E: Env> Gateway<E> {
                 self.append_here(owner, append.clone(), left).await.map(Response::Append)
             }
             (Question::Append(append), Owner::At(node)) => {
-                Box::pin(self.append_at(node, append.clone(), left)).await.map(Response::Append)
+                self.append_at(node, append.clone(), left).await.map(Response::Append)
             }
             (Question::Read(read), Owner::Here(owner)) => {
-                Box::pin(self.read_here(owner, read, left)).await.map(Response::ReadStream)
+                self.read_here(owner, read, left).await.map(Response::ReadStream)
             }
             (Question::Read(read), Owner::At(node)) => {
-                Box::pin(self.read_at(node, read, left)).await.map(Response::ReadStream)
+                self.read_at(node, read, left).await.map(Response::ReadStream)
             }
         }
     }

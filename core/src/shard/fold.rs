@@ -57,7 +57,7 @@ impl Fold {
         let appends = batches.iter().flat_map(|batch| &batch.appends);
         // Events, and a head of each append at the most.
         let mut rows = Vec::with_capacity(appends.map(|append| append.events.len() + 1).sum());
-        let mut touched = Vec::new();
+        let mut touched = BTreeSet::new();
         for batch in batches {
             for (time, append) in batch.timed() {
                 rows.extend(append.recorded(batch.shard, time).map(Row::Event));
@@ -73,11 +73,9 @@ impl Fold {
                     let change = Change::of(append, batch.shard, time);
                     Arc::make_mut(head.get_or_insert_default()).apply(&change);
                 }
-                touched.push(described);
+                touched.insert(described);
             }
         }
-        touched.sort_unstable();
-        touched.dedup();
         for stream in touched {
             if let Some(Some(head)) = self.heads.get(&stream) {
                 rows.push(Row::Head(stream, head.clone()));
