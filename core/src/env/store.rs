@@ -197,7 +197,7 @@ pub enum StoreError {
 ///
 /// What it must guarantee:
 /// - a write that was confirmed is seen by every read (but an eventual one) that begins later,
-///   unless a write of a higher logical timestamp took its place;
+///   unless a write of a higher logical timestamp took its place; a [`head`](Store::head) may wait for the checkpoint that covers it;
 /// - a compare-and-set is linearizable with the other ones on its row and with
 ///   [`epoch_settled`](Store::epoch_settled), and a read of an epoch that begins after its success sees it;
 /// - a compare-and-set that was answered *unknown* may still happen, once, at any later time, as long as

@@ -144,6 +144,14 @@ mod tests {
     }
 
     #[test]
+    fn a_cache_without_room_keeps_nothing() {
+        let stream = StreamName::new("player-1").unwrap();
+        let cache = EventCache::new(0);
+        cache.keep(&stream, &[event(&stream, 0)]);
+        assert_eq!(cache.read(&stream, 0, 1), []);
+    }
+
+    #[test]
     fn a_page_grows_with_its_stream_and_what_lies_behind_a_gap_is_not_told() {
         let stream = StreamName::new("player-1").unwrap();
         let cache = EventCache::new(1 << 20);
