@@ -95,6 +95,14 @@ impl<E: Env> Materializer<E> {
                         continue;
                     }
                     if error.is_lasting() {
+                        // Another fold may have gone on, and the log dropped what it has folded.
+                        let now = self.until_done(|| self.env.store().checkpoint(shard)).await;
+                        if reader.skip_to(&now) {
+                            fold = Fold::default();
+                            progress(now.accepted);
+                            written = now;
+                            continue;
+                        }
                         error!(node = %self.node, %shard, %error, "the log cannot be folded");
                     }
                     backoff.pause(self.env.clock()).await;

@@ -38,7 +38,8 @@ pub enum StepError {
 }
 
 impl StepError {
-    /// Whether trying again will not help: someone has to look at the log.
+    /// Whether trying again at the same place will not help: unless the checkpoint has moved on meanwhile
+    /// ([`LogReader::skip_to`]), someone has to look at the log.
     pub fn is_lasting(&self) -> bool {
         match self {
             StepError::Read(error) => *error == ReadLogError::Trimmed,
@@ -66,6 +67,18 @@ impl<E: Env> LogReader<E> {
     /// Where the reader is: behind all steps so far.
     pub fn checkpoint(&self) -> &Checkpoint {
         self.replay.checkpoint()
+    }
+
+    /// Goes on behind a checkpoint that is further than this reader: another fold has written all before it, and the log
+    /// need not have it any more. Whether it is further.
+    pub fn skip_to(&mut self, at: &Checkpoint) -> bool {
+        let further = at.position > self.checkpoint().position || at.ended;
+        if further {
+            self.stats.count(Counter::ReadersSkipped);
+            self.cursor = reopen(at);
+            self.replay = Replay::from(self.shard, at.clone());
+        }
+        further
     }
 
     /// Reads the next page.

@@ -9,7 +9,7 @@ use crate::{
     config::Config,
     entry::{Batch, Entry, Fence},
     env::{Clock, Env, EpochRow, Log, NodeId, Position, PutError, Store, StoreError, Swap, Token},
-    reader::{LogReader, StepError},
+    reader::LogReader,
     shard::{ShardId, ShardInfo, sequencer::Sequencer},
     stats::{Counter, Stats},
     time::HybridTime,
@@ -208,11 +208,18 @@ impl<E: Env> Takeover<'_, E> {
             }
             let step = match reader.step().await {
                 Ok(step) => step,
-                Err(StepError::Read(_)) => {
+                Err(error) if !error.is_lasting() => {
                     backoff.pause(self.env.clock()).await;
                     continue;
                 }
                 Err(error) => {
+                    // A fold may have gone on since the checkpoint was read, and the log dropped what it has folded.
+                    let now = self.until_answered(|| self.env.store().checkpoint(shard.id)).await;
+                    if reader.skip_to(&now) {
+                        tail.clear();
+                        behind = now;
+                        continue;
+                    }
                     tracing::error!(node = %self.me.0, shard = %shard.id, %error, "the log cannot be replayed");
                     return Err(NotTaken::Damaged);
                 }

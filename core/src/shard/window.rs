@@ -114,6 +114,8 @@ struct Item {
     /// Waiting: when it may be given again. Given: when it counts as failed.
     due: Option<Duration>,
     failures: u32,
+    /// Who was given it last and did not settle it in time.
+    overdue_at: Option<ConsumerId>,
     /// The last delivery of it; 0: none.
     delivery: u64,
     /// The first delivery of the answer that it was given in.
@@ -204,6 +206,7 @@ impl Window {
                 state: State::Waiting,
                 due: None,
                 failures: 0,
+                overdue_at: None,
                 delivery: 0,
                 answer: 0,
                 counts_from: 0,
@@ -296,12 +299,13 @@ impl Window {
         while let Some((at, place)) = self.due.first().copied()
             && at <= moment.now
         {
-            let Some(item) = self.items.get(&place) else {
+            let Some(item) = self.items.get_mut(&place) else {
                 self.due.remove(&(at, place));
                 continue;
             };
             match item.state {
-                State::Given(_) => {
+                State::Given(consumer) => {
+                    item.overdue_at = Some(consumer);
                     self.counts.timed_out += 1;
                     let reason = format!("no answer within {:?}", self.settings.message_timeout);
                     self.fail(place, reason, true, moment);

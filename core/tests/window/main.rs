@@ -232,6 +232,28 @@ fn round_robin_gives_each_its_share_and_a_single_one_all_until_it_asks_no_more()
     assert!(!mine.is_empty() && !other.is_empty());
 }
 
+/// One that takes events and settles none was given the same one each time, if it asked first: it was parked, and nobody else had
+/// seen it. Found by a client that forgot to unsubscribe.
+#[test]
+fn what_one_did_not_settle_in_time_is_given_to_another_that_asks() {
+    let (stuck, other) = (ConsumerId(1), ConsumerId(2));
+    let mut window = Window::new(settings(), Mark::default(), ms(0));
+    window.push(vec![(0, recorded("a-1", 0))], 1, false);
+    let take = |window: &mut Window, consumer, now| {
+        window.take(consumer, Want::share(9), now).unwrap().len()
+    };
+    assert_eq!((take(&mut window, stuck, ms(0)), take(&mut window, other, ms(0))), (1, 0));
+    let later = ms(600);
+    window.tick(Moment { now: ms(500), random: 0 });
+    window.tick(Moment { now: later, random: 0 });
+    assert_eq!((take(&mut window, stuck, later), take(&mut window, other, later)), (0, 1));
+    // Nor for long, when nobody else asks any more.
+    window.tick(Moment { now: ms(1100), random: 0 });
+    window.tick(Moment { now: ms(1200), random: 0 });
+    assert_eq!(take(&mut window, other, ms(1200)), 0);
+    assert_eq!(take(&mut window, other, ms(1201) + ASKS_WITHIN), 1);
+}
+
 /// It had the stream for ever, when nothing else rang: found by the simulator, as a lag that did not end.
 #[test]
 fn who_is_pinned_and_gone_gives_way_although_nothing_else_happens() {

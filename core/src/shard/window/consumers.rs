@@ -52,12 +52,14 @@ impl Consumers {
         self.asked.len()
     }
 
+    /// Whether one beside this one asks for events.
+    pub(super) fn another_asks(&self, consumer: ConsumerId, now: Duration) -> bool {
+        self.asked.iter().any(|(id, asked)| *id != consumer && waits(*asked, now))
+    }
+
     /// Whether the single consumer is this one, or as busy as it likes to be: it has not asked for a while.
     pub(super) fn is_single(&mut self, consumer: ConsumerId, now: Duration) -> bool {
-        let claims = |id: &ConsumerId| {
-            let asked = self.asked.get(id);
-            asked.is_some_and(|asked| now.saturating_sub(*asked) <= ASKS_WITHIN)
-        };
+        let claims = |id: &ConsumerId| self.asked.get(id).is_some_and(|asked| waits(*asked, now));
         match self.favourite.filter(claims) {
             Some(favourite) if favourite != consumer => false,
             _ => {
@@ -75,4 +77,9 @@ impl Consumers {
         let rank = |id: &ConsumerId| super::backoff::mixed(key, id.0 as u64 ^ (id.0 >> 64) as u64);
         self.all().max_by_key(|id| (rank(id), *id))
     }
+}
+
+/// Whether who asked then is still waiting for an answer, or about to ask again.
+fn waits(asked: Duration, now: Duration) -> bool {
+    now.saturating_sub(asked) <= ASKS_WITHIN
 }

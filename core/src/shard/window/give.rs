@@ -62,7 +62,11 @@ impl Window {
             let size = item.event.event.bytes();
             let fits = given.is_empty() || bytes + size <= want.bytes_max;
             let many = given.len() as u32 + 1;
-            if !fits || many > item.together_max || !self.is_for(consumer, want, place, answer) {
+            if !fits
+                || many > item.together_max
+                || !self.is_for(consumer, want, place, answer)
+                || self.is_rather_for_another(consumer, item, now)
+            {
                 continue;
             }
             // Of the batch so far, and of this event: the smaller one holds.
@@ -112,6 +116,14 @@ impl Window {
             || self.consumers.pinned(stream) == Some(consumer)
     }
 
+    /// Whether this consumer had this event and did not settle it in time, and another one asks that may have it. One that has
+    /// hung up inside, and still asks, would else be given it each time until it is parked.
+    fn is_rather_for_another(&self, consumer: ConsumerId, item: &Item, now: Duration) -> bool {
+        item.overdue_at == Some(consumer)
+            && self.settings.strategy == Strategy::RoundRobin
+            && self.consumers.another_asks(consumer, now)
+    }
+
     fn give(
         &mut self,
         place: u64,
@@ -124,6 +136,7 @@ impl Window {
         self.set_due(place, due);
         let item = self.items.get_mut(&place)?;
         item.state = State::Given(consumer);
+        item.overdue_at = None;
         self.counts.given_again += u64::from(item.delivery > 0);
         (item.delivery, item.answer) = (delivery, answer);
         let (event, retries) = (item.event.clone(), item.failures);
