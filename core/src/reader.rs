@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tracing::info;
+
 use crate::{
     entry::{Entry, InvalidEntry},
     env::{Cursor, Env, Log, ReadLogError},
@@ -74,7 +76,7 @@ impl<E: Env> LogReader<E> {
     pub fn skip_to(&mut self, at: &Checkpoint) -> bool {
         let further = at.position > self.checkpoint().position || at.ended;
         if further {
-            self.stats.count(Counter::ReadersSkipped);
+            info!(shard = %self.shard, accepted = at.accepted, "the log has dropped what was next: going on behind a newer checkpoint");
             self.cursor = reopen(at);
             self.replay = Replay::from(self.shard, at.clone());
         }

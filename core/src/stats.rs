@@ -68,8 +68,6 @@ counters! {
     EntriesMisplaced = "misplaced entries dropped",
     /// Read cursors that expired and were reopened.
     CursorsReopened = "expired cursors reopened",
-    /// A reader was behind what the log still had, and went on behind a newer checkpoint.
-    ReadersSkipped = "readers that went on behind a newer checkpoint",
     /// Reads of a log that were throttled.
     ReadsThrottled = "log reads throttled",
     /// Batches folded into the store.

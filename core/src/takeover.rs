@@ -8,9 +8,11 @@ use tracing::{debug, info};
 use crate::{
     config::Config,
     entry::{Batch, Entry, Fence},
-    env::{Clock, Env, EpochRow, Log, NodeId, Position, PutError, Store, StoreError, Swap, Token},
+    env::{
+        Clock, Env, EpochRow, Log, NodeId, Position, PutError, Row, Store, StoreError, Swap, Token,
+    },
     reader::LogReader,
-    shard::{ShardId, ShardInfo, sequencer::Sequencer},
+    shard::{Checkpoint, ShardId, ShardInfo, sequencer::Sequencer},
     stats::{Counter, Stats},
     time::HybridTime,
     wait::{Backoff, may_linger},
@@ -194,13 +196,16 @@ impl<E: Env> Takeover<'_, E> {
             LogReader::behind(self.env.clone(), self.stats.clone(), shard.id, at.clone());
         let mut tail: Vec<(u64, Batch)> = Vec::new();
         // The reader's checkpoint is behind whole pages; the sequencer begins right behind the fence.
-        let mut behind = at;
+        let mut behind = at.clone();
         loop {
             if behind.epoch > row.epoch {
                 return Err(self.lost(row));
             }
             // The fence is in the checkpoint already: a fold was faster than this takeover.
             if behind.epoch == row.epoch {
+                if tail.is_empty() && at.position.is_none() {
+                    self.mark(shard.id, &behind).await;
+                }
                 let sequencer =
                     Sequencer::begin(self.config.bounds(), shard.id, &behind, &tail, closed);
                 let last = behind.position.max(Some(fence));
@@ -241,6 +246,13 @@ impl<E: Env> Takeover<'_, E> {
                 self.env.clock().sleep(self.config.poll).await;
             }
         }
+    }
+
+    /// The first owner of a shard leaves a checkpoint at its fence before it acknowledges anything: who reads from the oldest record
+    /// on does not notice that the log has dropped some before it, and who reads behind a position does.
+    async fn mark(&self, shard: ShardId, fence: &Checkpoint) {
+        let row = [Row::Checkpoint(shard, fence.clone())];
+        self.until_answered(|| self.env.store().write(&row)).await;
     }
 
     fn lost(&self, row: EpochRow) -> NotTaken {

@@ -22,7 +22,7 @@ mod log;
 mod store;
 mod torn;
 
-use std::{fs, future::Future, path::Path};
+use std::{fs, future::Future, io::ErrorKind, path::Path};
 
 use bytes::Bytes;
 use stormkeep::disk::{self, Disk, DiskLog, Options};
@@ -107,16 +107,25 @@ fn read(log: &DiskLog, of: u32) -> Records {
 
 /// A copy of a data directory as a crash leaves it: whatever its process does later is not in it.
 fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
+    // The process gives a file that it has made ahead its name whenever it likes: then once more.
+    while let Err(error) = copied(from, to) {
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+        fs::remove_dir_all(to).unwrap();
+    }
+}
+
+fn copied(from: &Path, to: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
         let (from, to) = (entry.path(), to.join(entry.file_name()));
         if from.is_dir() {
-            copy(&from, &to);
+            copied(&from, &to)?;
         } else {
-            fs::copy(&from, &to).unwrap();
+            fs::copy(&from, &to)?;
         }
     }
+    Ok(())
 }
 
 /// The files in a folder and below, in order.
