@@ -76,7 +76,7 @@ impl<E: Env> LogReader<E> {
     pub fn skip_to(&mut self, at: &Checkpoint) -> bool {
         let further = at.position > self.checkpoint().position || at.ended;
         if further {
-            info!(shard = %self.shard, accepted = at.accepted, "the log has dropped what was next: going on behind a newer checkpoint");
+            info!(shard = %self.shard, accepted = at.accepted, "what was next cannot be read: going on behind a newer checkpoint");
             self.cursor = reopen(at);
             self.replay = Replay::from(self.shard, at.clone());
         }

@@ -114,8 +114,8 @@ struct Item {
     /// Waiting: when it may be given again. Given: when it counts as failed.
     due: Option<Duration>,
     failures: u32,
-    /// Who was given it last and did not settle it in time.
-    overdue_at: Option<ConsumerId>,
+    /// Who was given it and did not settle it in time; at most as many as it has failures.
+    overdue_at: Vec<ConsumerId>,
     /// The last delivery of it; 0: none.
     delivery: u64,
     /// The first delivery of the answer that it was given in.
@@ -206,7 +206,7 @@ impl Window {
                 state: State::Waiting,
                 due: None,
                 failures: 0,
-                overdue_at: None,
+                overdue_at: Vec::new(),
                 delivery: 0,
                 answer: 0,
                 counts_from: 0,
@@ -305,7 +305,9 @@ impl Window {
             };
             match item.state {
                 State::Given(consumer) => {
-                    item.overdue_at = Some(consumer);
+                    if !item.overdue_at.contains(&consumer) {
+                        item.overdue_at.push(consumer);
+                    }
                     self.counts.timed_out += 1;
                     let reason = format!("no answer within {:?}", self.settings.message_timeout);
                     self.fail(place, reason, true, moment);

@@ -235,23 +235,37 @@ fn round_robin_gives_each_its_share_and_a_single_one_all_until_it_asks_no_more()
 /// One that takes events and settles none was given the same one each time, if it asked first: it was parked, and nobody else had
 /// seen it. Found by a client that forgot to unsubscribe.
 #[test]
-fn what_one_did_not_settle_in_time_is_given_to_another_that_asks() {
-    let (stuck, other) = (ConsumerId(1), ConsumerId(2));
+fn what_one_did_not_settle_in_time_is_given_to_another_that_waits() {
+    let [first, second, third] = [1, 2, 3].map(ConsumerId);
     let mut window = Window::new(settings(), Mark::default(), ms(0));
     window.push(vec![(0, recorded("a-1", 0))], 1, false);
-    let take = |window: &mut Window, consumer, now| {
-        window.take(consumer, Want::share(9), now).unwrap().len()
+    // Those who take events and settle none ask first, each time.
+    let mut turn = |at: u64| {
+        window.tick(Moment { now: ms(at - 100), random: 0 });
+        window.tick(Moment { now: ms(at), random: 0 });
+        [first, second, third].map(|id| window.take(id, Want::share(9), ms(at)).unwrap().len())
     };
-    assert_eq!((take(&mut window, stuck, ms(0)), take(&mut window, other, ms(0))), (1, 0));
-    let later = ms(600);
+    assert_eq!(turn(100), [1, 0, 0]);
+    assert_eq!(turn(700), [0, 1, 0]);
+    assert_eq!(turn(1300), [0, 0, 1]);
+    // All have had it: then anyone may.
+    assert_eq!(turn(1900), [1, 0, 0]);
+}
+
+#[test]
+fn who_waits_for_no_events_keeps_none_from_another() {
+    let (slow, full) = (ConsumerId(1), ConsumerId(2));
+    let mut window = Window::new(settings(), Mark::default(), ms(0));
+    window.push(vec![(0, recorded("a-1", 0))], 1, false);
+    let take =
+        |window: &mut Window, id, max, now| window.take(id, Want::share(max), now).unwrap().len();
+    assert_eq!((take(&mut window, slow, 9, ms(0)), take(&mut window, full, 9, ms(0))), (1, 0));
+    let later = ms(1) + ASKS_WITHIN;
     window.tick(Moment { now: ms(500), random: 0 });
     window.tick(Moment { now: later, random: 0 });
-    assert_eq!((take(&mut window, stuck, later), take(&mut window, other, later)), (0, 1));
-    // Nor for long, when nobody else asks any more.
-    window.tick(Moment { now: ms(1100), random: 0 });
-    window.tick(Moment { now: ms(1200), random: 0 });
-    assert_eq!(take(&mut window, other, ms(1200)), 0);
-    assert_eq!(take(&mut window, other, ms(1201) + ASKS_WITHIN), 1);
+    // A sign of life.
+    assert_eq!(take(&mut window, full, 0, later), 0);
+    assert_eq!(take(&mut window, slow, 9, later), 1);
 }
 
 /// It had the stream for ever, when nothing else rang: found by the simulator, as a lag that did not end.

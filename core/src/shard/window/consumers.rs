@@ -14,20 +14,31 @@ pub const ASKS_WITHIN: Duration = Duration::from_secs(1);
 /// The consumers that are there.
 #[derive(Debug, Default)]
 pub(super) struct Consumers {
-    /// When each asked last.
+    /// When each asked last, be it as a sign of life.
     asked: BTreeMap<ConsumerId, Duration>,
+    /// When each asked last for events.
+    wanted: BTreeMap<ConsumerId, Duration>,
     /// Who was given events last.
     favourite: Option<ConsumerId>,
 }
 
 impl Consumers {
-    /// A consumer asks. Whether it may: there is room, or it was there.
-    pub(super) fn ask(&mut self, consumer: ConsumerId, consumers_max: u32, now: Duration) -> bool {
+    /// A consumer asks, for events or as a sign of life. Whether it may: there is room, or it was there.
+    pub(super) fn ask(
+        &mut self,
+        consumer: ConsumerId,
+        for_events: bool,
+        consumers_max: u32,
+        now: Duration,
+    ) -> bool {
         let full = consumers_max > 0 && self.asked.len() >= consumers_max as usize;
         if full && !self.asked.contains_key(&consumer) {
             return false;
         }
         self.asked.insert(consumer, now);
+        if for_events {
+            self.wanted.insert(consumer, now);
+        }
         true
     }
 
@@ -35,12 +46,15 @@ impl Consumers {
         if self.favourite == Some(consumer) {
             self.favourite = None;
         }
+        self.wanted.remove(&consumer);
         self.asked.remove(&consumer).is_some()
     }
 
     /// Forgets those who have gone.
     pub(super) fn forget(&mut self, now: Duration) {
-        self.asked.retain(|_, asked| now.saturating_sub(*asked) < GONE_AFTER);
+        let here = |_: &ConsumerId, asked: &mut Duration| now.saturating_sub(*asked) < GONE_AFTER;
+        self.asked.retain(here);
+        self.wanted.retain(here);
         self.favourite = self.favourite.filter(|id| self.asked.contains_key(id));
     }
 
@@ -52,14 +66,20 @@ impl Consumers {
         self.asked.len()
     }
 
-    /// Whether one beside this one asks for events.
-    pub(super) fn another_asks(&self, consumer: ConsumerId, now: Duration) -> bool {
-        self.asked.iter().any(|(id, asked)| *id != consumer && waits(*asked, now))
+    /// Whether one beside these waits for events.
+    pub(super) fn another_waits(&self, beside: &[ConsumerId], now: Duration) -> bool {
+        self.wanted.keys().any(|id| !beside.contains(id) && self.waits(id, now))
+    }
+
+    /// Whether it waits for events, or is about to ask again.
+    fn waits(&self, consumer: &ConsumerId, now: Duration) -> bool {
+        let wanted = self.wanted.get(consumer);
+        wanted.is_some_and(|wanted| now.saturating_sub(*wanted) <= ASKS_WITHIN)
     }
 
     /// Whether the single consumer is this one, or as busy as it likes to be: it has not asked for a while.
     pub(super) fn is_single(&mut self, consumer: ConsumerId, now: Duration) -> bool {
-        let claims = |id: &ConsumerId| self.asked.get(id).is_some_and(|asked| waits(*asked, now));
+        let claims = |id: &ConsumerId| self.waits(id, now);
         match self.favourite.filter(claims) {
             Some(favourite) if favourite != consumer => false,
             _ => {
@@ -77,9 +97,4 @@ impl Consumers {
         let rank = |id: &ConsumerId| super::backoff::mixed(key, id.0 as u64 ^ (id.0 >> 64) as u64);
         self.all().max_by_key(|id| (rank(id), *id))
     }
-}
-
-/// Whether who asked then is still waiting for an answer, or about to ask again.
-fn waits(asked: Duration, now: Duration) -> bool {
-    now.saturating_sub(asked) <= ASKS_WITHIN
 }

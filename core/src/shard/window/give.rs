@@ -41,7 +41,7 @@ impl Window {
         // Here, and not by a timer: nobody misses one who is gone until somebody asks.
         self.consumers.forget(now);
         let consumers_max = if want.shares { self.settings.consumers_max } else { 0 };
-        if !self.consumers.ask(consumer, consumers_max, now) {
+        if !self.consumers.ask(consumer, want.events_max > 0, consumers_max, now) {
             return Err(ConsumeError::TooManyConsumers { consumers_max });
         }
         if self.closing || !self.may_take(consumer, want, now) {
@@ -116,12 +116,12 @@ impl Window {
             || self.consumers.pinned(stream) == Some(consumer)
     }
 
-    /// Whether this consumer had this event and did not settle it in time, and another one asks that may have it. One that has
-    /// hung up inside, and still asks, would else be given it each time until it is parked.
+    /// Whether this consumer had this event and did not settle it in time, and another one waits for events that never did so. One that
+    /// stands still inside, and still asks, would else be given it each time until it is parked.
     fn is_rather_for_another(&self, consumer: ConsumerId, item: &Item, now: Duration) -> bool {
-        item.overdue_at == Some(consumer)
+        item.overdue_at.contains(&consumer)
             && self.settings.strategy == Strategy::RoundRobin
-            && self.consumers.another_asks(consumer, now)
+            && self.consumers.another_waits(&item.overdue_at, now)
     }
 
     fn give(
@@ -136,7 +136,6 @@ impl Window {
         self.set_due(place, due);
         let item = self.items.get_mut(&place)?;
         item.state = State::Given(consumer);
-        item.overdue_at = None;
         self.counts.given_again += u64::from(item.delivery > 0);
         (item.delivery, item.answer) = (delivery, answer);
         let (event, retries) = (item.event.clone(), item.failures);
