@@ -141,6 +141,8 @@ async fn contend<F: Family>(
             return Ok(acts);
         }
         let to = taken(&*family, from, number);
+        // So that others read the same row, however fast the store is.
+        clock.sleep(Duration::from_millis(clock.random() % 20)).await;
         let began = clock.elapsed();
         let answer = store.swap_epoch(from, to).await;
         let ended = clock.elapsed();
