@@ -16,7 +16,10 @@ use stormkeep_core::{
     entry::Entry,
     env::DocumentKey,
     group::{Group, Groups},
-    shard::{Checkpoint, ShardId, replay::Replay},
+    shard::{
+        Checkpoint, ShardId,
+        replay::{Replay, Verdict},
+    },
     time::HybridTime,
 };
 
@@ -197,6 +200,12 @@ async fn rest(world: &Arc<World>) -> Rest {
                 stage = 3;
             }
             3 if unfinished == 0 && lagging.is_empty() => {
+                // A question that was late on its way may be decided after its client has given it up: then it is waited for.
+                let now = folds.catch_up(world);
+                if folds.has_events_behind(&due) {
+                    (goal, due) = (now, folds.closed());
+                    continue;
+                }
                 let rested_at = Some(world.kernel.now());
                 return Rest { healed_at, limit, rested_at, unwell: Vec::new() };
             }
@@ -218,6 +227,8 @@ async fn rest(world: &Arc<World>) -> Rest {
 #[derive(Default)]
 struct Folds {
     replays: BTreeMap<ShardId, (usize, Replay)>,
+    /// The time of the last event of each shard that has any.
+    events: BTreeMap<ShardId, HybridTime>,
 }
 
 impl Folds {
@@ -231,12 +242,22 @@ impl Folds {
                 *read += 1;
                 if let Ok(entry) = Entry::decode(&record.data) {
                     // A gap is for the oracles to judge.
-                    let _ = replay.apply(record.position, &entry);
+                    let accepted = replay.apply(record.position, &entry) == Ok(Verdict::Accepted);
+                    if accepted
+                        && matches!(&entry, Entry::Batch(batch) if !batch.appends.is_empty())
+                    {
+                        self.events.insert(shard.id, replay.checkpoint().closed);
+                    }
                 }
             }
             accepted.insert(shard.id, replay.checkpoint().accepted);
         }
         accepted
+    }
+
+    /// Whether a shard has accepted an event since it had closed these times.
+    fn has_events_behind(&self, closed: &BTreeMap<ShardId, HybridTime>) -> bool {
+        self.events.iter().any(|(id, last)| closed.get(id) < Some(last))
     }
 
     /// The time that each shard has closed by now.
