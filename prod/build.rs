@@ -8,7 +8,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(files, ["proto"])?;
     tonic_prost_build::configure()
         .bytes(".")
-        .btree_map(".")
         .emit_rerun_if_changed(false)
         .include_file("proto.rs")
         .compile_fds(descriptors)?;

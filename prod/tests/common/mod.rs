@@ -11,7 +11,7 @@ use std::{
 };
 
 use stormkeep::api::grpc::proto::event_store::client::{
-    Empty, StreamIdentifier, Uuid,
+    Empty, Property, StreamIdentifier, Uuid,
     streams::{
         AppendReq, ReadReq, append_req, append_resp, read_req, read_resp,
         streams_client::StreamsClient,
@@ -127,7 +127,7 @@ pub(crate) async fn append(
         id: Some(Uuid {
             value: Some(uuid::Value::String(::uuid::Uuid::from_u128(id).to_string())),
         }),
-        metadata: metadata.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+        metadata: metadata.map(|(k, v)| Property { key: k.into(), value: v.into() }).into(),
         custom_metadata: bytes::Bytes::new(),
         data: vec![b'x'; bytes].into(),
     };

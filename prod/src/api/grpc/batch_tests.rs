@@ -1,10 +1,8 @@
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 
 use super::*;
 use crate::api::grpc::proto::event_store::client::{
-    StreamIdentifier,
+    Property, StreamIdentifier,
     streams::batch_append_req::{self, ProposedMessage, options::ExpectedStreamPosition},
     uuid,
 };
@@ -22,10 +20,9 @@ fn part(correlation: u128, options: bool, bytes: &[usize], is_final: bool) -> Ba
     });
     let proposed = |bytes: &usize| ProposedMessage {
         id: id(*bytes as u128),
-        metadata: BTreeMap::from([
-            ("type".into(), "joined".into()),
-            ("content-type".into(), "application/octet-stream".into()),
-        ]),
+        metadata: [("type", "joined"), ("content-type", "application/octet-stream")]
+            .map(|(key, value)| Property { key: key.into(), value: value.into() })
+            .into(),
         custom_metadata: Bytes::new(),
         data: Bytes::from(vec![0; *bytes]),
     };

@@ -1,6 +1,6 @@
 //! From the protocol's requests to the core's.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{fmt::Display, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use stormkeep_core::{
@@ -14,7 +14,7 @@ use stormkeep_core::{
 
 use super::{
     proto::event_store::client::{
-        StreamIdentifier, Uuid,
+        Property, StreamIdentifier, Uuid,
         streams::{
             append_req, batch_append_req,
             read_req::{
@@ -58,23 +58,25 @@ pub fn stream_name(identifier: Option<StreamIdentifier>) -> Result<StreamName, T
 }
 
 /// An id in either of its forms.
-pub fn id(field: &str, id: Option<&Uuid>) -> Result<u128, Trouble> {
+pub fn id(field: impl Display, id: Option<&Uuid>) -> Result<u128, Trouble> {
     match id.and_then(|id| id.value.as_ref()) {
         Some(uuid::Value::Structured(halves)) => {
             let (high, low) = (halves.most_significant_bits, halves.least_significant_bits);
             Ok(u128::from(high as u64) << 64 | u128::from(low as u64))
         }
-        Some(uuid::Value::String(text)) => ::uuid::Uuid::parse_str(text)
-            .map(|id| id.as_u128())
-            .map_err(|error| Trouble::invalid(field, format!("`{text}` is no UUID: {error}"))),
-        None => Err(Trouble::invalid(field, "missing")),
+        Some(uuid::Value::String(text)) => {
+            ::uuid::Uuid::parse_str(text).map(|id| id.as_u128()).map_err(|error| {
+                Trouble::invalid(&field.to_string(), format!("`{text}` is no UUID: {error}"))
+            })
+        }
+        None => Err(Trouble::invalid(&field.to_string(), "missing")),
     }
 }
 
 /// An event as it was proposed.
 pub(crate) struct Proposed {
     id: Option<Uuid>,
-    metadata: BTreeMap<String, String>,
+    metadata: Vec<Property>,
     custom_metadata: Bytes,
     data: Bytes,
 }
@@ -127,10 +129,16 @@ impl Events {
     }
 }
 
-fn event(index: usize, mut proposed: Proposed) -> Result<Event, Trouble> {
-    let id = EventId(id(&format!("events[{index}].id"), proposed.id.as_ref())?);
-    let kind = proposed.metadata.remove("type").ok_or(Trouble::MissingProperty("type"))?;
+fn event(index: usize, proposed: Proposed) -> Result<Event, Trouble> {
+    let id = EventId(id(format_args!("events[{index}].id"), proposed.id.as_ref())?);
     let field = |name: &str| format!("events[{index}].metadata[{name}]");
+    let property = |name: &'static str| {
+        let mut named = proposed.metadata.iter().rev().filter(|entry| entry.key == name);
+        let value = &named.next().ok_or(Trouble::MissingProperty(name))?.value;
+        std::str::from_utf8(value)
+            .map_err(|error| Trouble::invalid(&field(name), format!("not UTF-8: {error}")))
+    };
+    let kind = property("type")?;
     if kind.is_empty() {
         return Err(Trouble::invalid(&field("type"), "empty; give the event a type"));
     }
@@ -138,18 +146,17 @@ fn event(index: usize, mut proposed: Proposed) -> Result<Event, Trouble> {
         let why = format!("`{TOMBSTONE}` is what Tombstone writes; call it instead");
         return Err(Trouble::invalid(&field("type"), why));
     }
-    let content_type = proposed.metadata.remove("content-type");
-    let format = match content_type.as_deref() {
-        Some("application/json") => Format::Json,
-        Some("application/octet-stream") => Format::Bytes,
-        Some(other) => {
+    let format = match property("content-type")? {
+        "application/json" => Format::Json,
+        "application/octet-stream" => Format::Bytes,
+        other => {
             let why = format!("`{other}`; one of application/json and application/octet-stream");
             return Err(Trouble::invalid(&field("content-type"), why));
         }
-        None => return Err(Trouble::MissingProperty("content-type")),
     };
+    let kind = kind.into();
     let Proposed { data, custom_metadata: metadata, .. } = proposed;
-    Ok(Event { id, kind: kind.into(), format, data, metadata })
+    Ok(Event { id, kind, format, data, metadata })
 }
 
 /// What is read.

@@ -16,6 +16,13 @@ fn text(id: &str) -> Option<Uuid> {
     Some(Uuid { value: Some(uuid::Value::String(id.into())) })
 }
 
+fn property(key: &'static str, value: &'static str) -> Property {
+    Property {
+        key: Bytes::from_static(key.as_bytes()),
+        value: Bytes::from_static(value.as_bytes()),
+    }
+}
+
 fn why(trouble: Trouble) -> String {
     let Trouble::Invalid(why) = trouble else { panic!("{trouble:?}") };
     why
@@ -24,10 +31,7 @@ fn why(trouble: Trouble) -> String {
 fn proposed(id: u128, bytes: usize) -> Proposed {
     Proposed {
         id: text(&::uuid::Uuid::from_u128(id).to_string()),
-        metadata: BTreeMap::from([
-            ("type".into(), "joined".into()),
-            ("content-type".into(), "application/json".into()),
-        ]),
+        metadata: vec![property("type", "joined"), property("content-type", "application/json")],
         custom_metadata: Bytes::new(),
         data: Bytes::from(vec![b'x'; bytes]),
     }
@@ -56,14 +60,19 @@ fn what_an_event_lacks_is_named() {
     assert!(why(events.push(bad_id).unwrap_err()).starts_with("events[1].id: `7` is no UUID"));
     for name in ["type", "content-type"] {
         let mut lacking = proposed(1, 2);
-        lacking.metadata.remove(name);
+        lacking.metadata.retain(|entry| entry.key != name);
         assert_eq!(events.push(lacking).unwrap_err(), Trouble::MissingProperty(name));
     }
     for (name, value) in [("type", ""), ("type", "$streamDeleted"), ("content-type", "text/x")] {
         let mut bad = proposed(1, 2);
-        bad.metadata.insert(name.into(), value.into());
+        // Of a map that has a key twice, the last value is meant.
+        bad.metadata.push(property(name, value));
         let why = why(events.push(bad).unwrap_err());
         assert!(why.starts_with(&format!("events[1].metadata[{name}]: ")), "{why}");
+        bad = proposed(1, 2);
+        bad.metadata.push(Property { value: Bytes::from_static(b"\xff"), ..property(name, "") });
+        let why = self::why(events.push(bad).unwrap_err());
+        assert!(why.starts_with(&format!("events[1].metadata[{name}]: not UTF-8")), "{why}");
     }
 }
 

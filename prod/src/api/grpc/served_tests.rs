@@ -1,6 +1,6 @@
 //! The services over a real machine, through the generated client, without sockets.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
@@ -48,11 +48,10 @@ fn id(n: u128) -> Option<Uuid> {
     Some(Uuid { value: Some(uuid::Value::String(::uuid::Uuid::from_u128(n).to_string())) })
 }
 
-fn properties(kind: &str) -> BTreeMap<String, String> {
-    BTreeMap::from([
-        ("type".into(), kind.into()),
-        ("content-type".into(), "application/octet-stream".into()),
-    ])
+fn properties(kind: &str) -> Vec<Property> {
+    [("type", kind), ("content-type", "application/octet-stream")]
+        .map(|(key, value)| Property { key: key.to_owned().into(), value: value.to_owned().into() })
+        .into()
 }
 
 fn append(

@@ -93,7 +93,7 @@ fn said(message: ReadReq) -> Result<Said, String> {
 }
 
 fn ids(field: &str, ids: Vec<Uuid>) -> Result<Vec<u128>, String> {
-    let id = |(index, id): (usize, Uuid)| request::id(&format!("{field}[{index}]"), Some(&id));
+    let id = |(index, id): (usize, Uuid)| request::id(format_args!("{field}[{index}]"), Some(&id));
     let read: Result<Vec<u128>, Trouble> = ids.into_iter().enumerate().map(id).collect();
     read.map_err(|trouble| trouble.status("", "").message().to_owned())
 }
