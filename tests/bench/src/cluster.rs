@@ -1,8 +1,6 @@
 //! Three nodes on the services of `tests/services/up`: how fast appends are there, and what they wait for.
 
-use std::{
-    cell::Cell, collections::BTreeMap, fs, net::TcpStream, path::PathBuf, process::Command,
-};
+use std::{cell::Cell, collections::BTreeMap, fs, net::TcpStream, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
@@ -118,7 +116,7 @@ impl Cluster {
         for (_, port) in &self.nodes {
             let text = http_body(*port, "/metrics")?;
             for (name, value) in text.lines().filter_map(|line| line.split_once(' ')) {
-                if let Some(count) = COUNTED.iter().find_map(|known| (*known == name).then_some(known)) {
+                if let Some(count) = COUNTED.iter().find(|known| **known == name) {
                     *counts.entry(count).or_default() += value.trim().parse::<f64>()?;
                 }
             }

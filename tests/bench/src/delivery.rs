@@ -18,7 +18,10 @@ use tokio::{net::TcpListener, sync::Notify};
 
 use crate::{
     machine::{Machine, Scratch},
-    peer::{Connection, KIND, Peer, Stream, stormkeep::{Stormkeep, StreamsConnection}},
+    peer::{
+        Connection, KIND, Peer, Stream,
+        stormkeep::{Stormkeep, StreamsConnection},
+    },
     process::{cpu_ticks, http_put},
     report::grouped,
 };
@@ -194,7 +197,9 @@ pub async fn run(scratch: &Scratch, deliveries: u64, as_json: bool) -> Result<()
         return Ok(());
     }
     println!("{}\n", machine.line());
-    println!("Events of 256 B, pushed to a web address by HTTP POST, each subscription reads all:\n");
+    println!(
+        "Events of 256 B, pushed to a web address by HTTP POST, each subscription reads all:\n"
+    );
     for line in &lines {
         println!(
             "- {} subscriptions: {} deliveries in {} requests, {}/s, {:.0} us of the server's CPU each; append to handler p50 {:.2} ms, p99 {:.2} ms",

@@ -3,7 +3,10 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use h2::{RecvStream, client::SendRequest};
+use h2::{
+    RecvStream, SendStream,
+    client::{ResponseFuture, SendRequest},
+};
 use http::{Request, Uri};
 use prost::Message;
 use tokio::net::TcpStream;
@@ -32,19 +35,27 @@ impl Grpc {
         Ok(Self { send, port })
     }
 
+    /// A call whose request is one body.
     pub async fn call(&mut self, path: &str, body: Bytes) -> Result<Replies> {
+        let (response, mut stream) = self.send(path).await?;
+        stream.send_data(body, true)?;
+        Replies::begun(response).await
+    }
+
+    /// A call whose request stays open.
+    pub async fn open(&mut self, path: &str) -> Result<(SendStream<Bytes>, Replies)> {
+        let (response, stream) = self.send(path).await?;
+        Ok((stream, Replies::begun(response).await?))
+    }
+
+    async fn send(&mut self, path: &str) -> Result<(ResponseFuture, SendStream<Bytes>)> {
         let uri: Uri = format!("http://127.0.0.1:{}{path}", self.port).parse()?;
         let request = Request::post(uri)
             .header("content-type", "application/grpc")
             .header("te", "trailers")
             .body(())?;
         let mut send = self.send.clone().ready().await?;
-        let (response, mut stream) = send.send_request(request, false)?;
-        stream.send_data(body, true)?;
-        let response = response.await?;
-        ensure!(response.status() == 200, "HTTP status {}", response.status());
-        status(response.headers())?;
-        Ok(Replies { body: response.into_body(), buffer: BytesMut::new() })
+        Ok(send.send_request(request, false)?)
     }
 }
 
@@ -73,6 +84,13 @@ pub struct Replies {
 }
 
 impl Replies {
+    async fn begun(response: ResponseFuture) -> Result<Self> {
+        let response = response.await?;
+        ensure!(response.status() == 200, "HTTP status {}", response.status());
+        status(response.headers())?;
+        Ok(Self { body: response.into_body(), buffer: BytesMut::new() })
+    }
+
     /// `None` at the end of a call that succeeded.
     pub async fn next<M: Message + Default>(&mut self) -> Result<Option<M>> {
         loop {

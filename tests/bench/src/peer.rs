@@ -9,6 +9,7 @@ pub mod message_db;
 pub mod nats;
 pub mod postgres;
 pub mod redis;
+pub mod session;
 pub mod sierra;
 pub mod stormkeep;
 
@@ -69,6 +70,8 @@ pub trait Peer: Sized + 'static {
     const DURABLE: bool = true;
     /// Whether it keeps anything at all: then a run begins with a check that it refuses a wrong version.
     const KEEPS: bool = true;
+    /// The row that it is compared with, by its name.
+    const AGAINST: &'static str = "stormkeep";
     /// How reads and subscriptions are done, and what else a reader must know.
     const NOTE: &'static str;
     /// The longest pause between two appends of the latency line, ms: at least the period of a peer that polls,

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::{
     machine::Machine,
-    peer::{EVENT_BYTES, stormkeep::BUSY},
+    peer::{EVENT_BYTES, Peer, stormkeep::BUSY},
     workload::{READ_EVENTS, STREAMS, Sample, Settings},
 };
 
@@ -20,6 +20,8 @@ pub struct Row {
     title: &'static str,
     durable: bool,
     note: &'static str,
+    /// The row that it is compared with.
+    against: &'static str,
     /// Why there is nothing, if there is nothing.
     pub problem: Option<String>,
     samples: BTreeMap<&'static str, Vec<Sample>>,
@@ -27,9 +29,17 @@ pub struct Row {
 }
 
 impl Row {
-    pub fn new(name: &'static str, title: &'static str, durable: bool, note: &'static str) -> Self {
-        let (samples, failures) = (BTreeMap::new(), BTreeMap::new());
-        Self { name, title, durable, note, problem: None, samples, failures }
+    pub fn new<P: Peer>() -> Self {
+        Self {
+            name: P::NAME,
+            title: P::TITLE,
+            durable: P::DURABLE,
+            note: P::NOTE,
+            against: P::AGAINST,
+            problem: None,
+            samples: BTreeMap::new(),
+            failures: BTreeMap::new(),
+        }
     }
 
     pub fn add(&mut self, round: BTreeMap<&'static str, Result<Sample, String>>) {
@@ -151,13 +161,13 @@ pub fn print(
         settings.seconds,
         settings.warm_up_seconds
     );
-    let ours = rows.iter().find(|row| row.name == "stormkeep");
     let mut table = Table::new();
     table.load_style(ASCII_MARKDOWN);
     let mut header = vec!["system".to_owned(), "durable".to_owned()];
     header.extend(lines.iter().map(|line| title(line).to_owned()));
     table.set_header(header);
     for row in rows {
+        let ours = rows.iter().find(|ours| ours.name == row.against && ours.name != row.name);
         let durable = if row.durable { "yes" } else { "no" };
         let mut cells = vec![row.title.to_owned(), durable.to_owned()];
         for line in lines {
@@ -166,10 +176,8 @@ pub fn print(
                 (None, None) if row.failures.contains_key(line) => "failed: see below".to_owned(),
                 (None, None) => "-".to_owned(),
                 (None, Some(theirs)) => match ours.and_then(|ours| ours.median(line)) {
-                    Some(ours) if row.name != "stormkeep" => {
-                        format!("{} x{:.2}", figures(&theirs), ratio(&ours, &theirs))
-                    }
-                    _ => figures(&theirs),
+                    Some(ours) => format!("{} x{:.2}", figures(&theirs), ratio(&ours, &theirs)),
+                    None => figures(&theirs),
                 },
             };
             cells.push(cell);
@@ -202,6 +210,7 @@ pub fn print(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::peer::redis::Redis;
 
     fn sample(per_second: Option<f64>, p50_ms: f64) -> Sample {
         let (server_cpu_us, load_cpu_us) = (None, None);
@@ -222,7 +231,7 @@ mod tests {
 
     #[test]
     fn the_median_run_is_shown() {
-        let mut row = Row::new("a", "A", true, "");
+        let mut row = Row::new::<Redis>();
         for rate in [30.0, 10.0, 20.0] {
             row.add(BTreeMap::from([("reads", Ok(sample(Some(rate), 1.0)))]));
         }

@@ -10,7 +10,7 @@ use crate::{
     machine::{Machine, Scratch},
     peer::{
         Peer, Place, ceiling::Ceiling, message_db::MessageDb, nats::Nats, postgres::Postgres,
-        redis::Redis, sierra::Sierra, stormkeep::Stormkeep,
+        redis::Redis, session::Session, sierra::Sierra, stormkeep::Stormkeep,
     },
     report::{self, Row},
     workload::{self, Sample, Settings, Streams},
@@ -34,7 +34,7 @@ type Round = BTreeMap<&'static str, Result<Sample, String>>;
 
 fn entry<P: Peer>(lines: &'static [&'static str]) -> Entry {
     Entry {
-        row: Row::new(P::NAME, P::TITLE, P::DURABLE, P::NOTE),
+        row: Row::new::<P>(),
         install: |place| Box::pin(P::install(place)),
         round: |place, lines, settings| Box::pin(round::<P>(place, lines, settings)),
         lines,
@@ -45,6 +45,8 @@ fn entries() -> Vec<Entry> {
     vec![
         entry::<Stormkeep>(&LINES),
         entry::<Ceiling>(&LINES[..3]),
+        entry::<Session<Stormkeep>>(&LINES),
+        entry::<Session<Ceiling>>(&LINES[..2]),
         entry::<Redis>(&LINES),
         entry::<Postgres>(&LINES),
         entry::<MessageDb>(&LINES),

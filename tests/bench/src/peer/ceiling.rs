@@ -10,6 +10,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     KIND, Peer, Place, payload,
+    session::Spoken,
     stormkeep::{StreamsConnection, StreamsSubscription},
 };
 use crate::{
@@ -17,7 +18,8 @@ use crate::{
     proto::{
         client::{StreamIdentifier, Uuid, uuid},
         streams::{
-            AppendReq, AppendResp, ReadReq, ReadResp, append_resp, read_resp,
+            AppendReq, AppendResp, BatchAppendReq, BatchAppendResp, ReadReq, ReadResp, append_resp,
+            batch_append_resp, read_resp,
             streams_server::{Streams, StreamsServer},
         },
     },
@@ -66,6 +68,15 @@ impl Peer for Ceiling {
     }
 }
 
+impl Spoken for Ceiling {
+    const SESSION_NAME: &'static str = "ceiling-session";
+    const SESSION_TITLE: &'static str = "Ceiling, one long call";
+
+    fn port(&self) -> u16 {
+        self.port
+    }
+}
+
 struct Nothing {
     events: Vec<ReadResp>,
 }
@@ -77,6 +88,27 @@ impl Streams for Nothing {
     async fn read(&self, _: Request<ReadReq>) -> Result<Response<Self::ReadStream>, Status> {
         let events = self.events.clone();
         Ok(Response::new(Box::pin(tokio_stream::iter(events).map(Ok))))
+    }
+
+    type BatchAppendStream = Pin<Box<dyn Items<Item = Result<BatchAppendResp, Status>> + Send>>;
+
+    async fn batch_append(
+        &self,
+        request: Request<Streaming<BatchAppendReq>>,
+    ) -> Result<Response<Self::BatchAppendStream>, Status> {
+        let answers = request.into_inner().map(|request| {
+            let success = batch_append_resp::Success {
+                current_revision_option: Some(
+                    batch_append_resp::success::CurrentRevisionOption::CurrentRevision(0),
+                ),
+                position_option: Some(batch_append_resp::success::PositionOption::Position(
+                    append_resp::Position { commit_position: 1 << 40, prepare_position: 1 << 40 },
+                )),
+            };
+            let result = Some(batch_append_resp::Result::Success(success));
+            Ok(BatchAppendResp { correlation_id: request?.correlation_id, result })
+        });
+        Ok(Response::new(Box::pin(answers)))
     }
 
     async fn append(

@@ -12,19 +12,31 @@ use anyhow::{Context, Result, bail};
 use bytes::{Bytes, BytesMut};
 use prost::Message;
 
-use super::{Connection, KIND, LATENCY, Peer, Place, Stream, Subscription, event_id, payload};
+use super::{
+    Connection, KIND, LATENCY, Peer, Place, Stream, Subscription, event_id, payload,
+    session::Spoken,
+};
 use crate::{
     grpc::{Grpc, Replies, frame},
     process::{self, Program},
     proto::{
         client::{Empty, StreamIdentifier, Uuid, uuid},
-        streams::{AppendReq, AppendResp, ReadReq, append_req, append_resp, read_req},
+        streams::{
+            AppendReq, AppendResp, ReadReq, append_req, append_req::ProposedMessage, append_resp,
+            read_req,
+        },
     },
 };
 
 /// How often the server said that it is busy, and the append was sent again.
 pub static BUSY: AtomicU64 = AtomicU64::new(0);
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
+
+/// Busy means that nothing was appended. The pause is part of the measured time.
+pub async fn paused() {
+    BUSY.fetch_add(1, Ordering::Relaxed);
+    tokio::time::sleep(BUSY_PAUSE).await;
+}
 
 pub struct Stormkeep {
     pub program: Program,
@@ -94,6 +106,15 @@ impl Peer for Stormkeep {
     }
 }
 
+impl Spoken for Stormkeep {
+    const SESSION_NAME: &'static str = "stormkeep-session";
+    const SESSION_TITLE: &'static str = "Stormkeep, one long call";
+
+    fn port(&self) -> u16 {
+        self.port
+    }
+}
+
 /// A `ReadResp`, as far as the load looks into it: events are counted and not taken apart, as with the other peers.
 #[derive(Clone, PartialEq, Message)]
 struct Told {
@@ -104,19 +125,40 @@ struct Told {
 /// One HTTP/2 connection that appends and reads.
 pub struct StreamsConnection {
     grpc: Grpc,
-    metadata: HashMap<String, String>,
+    proposals: Proposals,
     body: BytesMut,
 }
 
-impl StreamsConnection {
-    pub async fn connect(port: u16) -> Result<Self> {
+/// New events, as the protocol has them.
+pub struct Proposals {
+    metadata: HashMap<String, String>,
+}
+
+impl Proposals {
+    pub fn new() -> Self {
         let pairs = [("type", KIND), ("content-type", "application/octet-stream")];
-        let metadata = pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-        Ok(Self { grpc: Grpc::connect(port).await?, metadata, body: BytesMut::new() })
+        Self { metadata: pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).into() }
+    }
+
+    pub fn next(&self) -> ProposedMessage {
+        ProposedMessage {
+            id: wire_id(event_id()),
+            metadata: self.metadata.clone(),
+            custom_metadata: Bytes::new(),
+            data: Bytes::copy_from_slice(&payload()),
+        }
     }
 }
 
 impl StreamsConnection {
+    pub async fn connect(port: u16) -> Result<Self> {
+        Ok(Self::over(Grpc::connect(port).await?))
+    }
+
+    pub fn over(grpc: Grpc) -> Self {
+        Self { grpc, proposals: Proposals::new(), body: BytesMut::new() }
+    }
+
     async fn send(&mut self, body: Bytes) -> Result<AppendResp> {
         let path = "/event_store.client.streams.Streams/Append";
         let mut replies = self.grpc.call(path, body).await?;
@@ -129,7 +171,15 @@ impl StreamsConnection {
     }
 }
 
-fn identifier(name: &str) -> Option<StreamIdentifier> {
+pub fn wire_id(id: u128) -> Option<Uuid> {
+    let structured = uuid::Structured {
+        most_significant_bits: (id >> 64) as i64,
+        least_significant_bits: id as i64,
+    };
+    Some(Uuid { value: Some(uuid::Value::Structured(structured)) })
+}
+
+pub fn identifier(name: &str) -> Option<StreamIdentifier> {
     Some(StreamIdentifier { stream_name: Bytes::copy_from_slice(name.as_bytes()) })
 }
 
@@ -157,7 +207,7 @@ fn read_request(stream: &str, how: read_req::options::CountOption) -> Result<Byt
 
 impl Connection for StreamsConnection {
     async fn append(&mut self, stream: &mut Stream, count: usize) -> Result<()> {
-        use append_req::{Content, ProposedMessage, options::ExpectedStreamRevision};
+        use append_req::{Content, options::ExpectedStreamRevision};
         let expected = match stream.events.checked_sub(1) {
             Some(revision) => ExpectedStreamRevision::Revision(revision),
             None => ExpectedStreamRevision::NoStream(Empty {}),
@@ -168,25 +218,13 @@ impl Connection for StreamsConnection {
         };
         frame(&mut self.body, &AppendReq { content: Some(Content::Options(options)) })?;
         for _ in 0..count {
-            let id = event_id();
-            let structured = uuid::Structured {
-                most_significant_bits: (id >> 64) as i64,
-                least_significant_bits: id as i64,
-            };
-            let message = ProposedMessage {
-                id: Some(Uuid { value: Some(uuid::Value::Structured(structured)) }),
-                metadata: self.metadata.clone(),
-                custom_metadata: Bytes::new(),
-                data: Bytes::copy_from_slice(&payload()),
-            };
+            let message = self.proposals.next();
             frame(&mut self.body, &AppendReq { content: Some(Content::ProposedMessage(message)) })?;
         }
         let body = self.body.split().freeze();
         let mut answer = self.send(body.clone()).await;
-        // Busy means that nothing was appended. The pause is part of the measured time.
         while answer.as_ref().is_err_and(|error| error.to_string().contains("gRPC status 14:")) {
-            BUSY.fetch_add(1, Ordering::Relaxed);
-            tokio::time::sleep(BUSY_PAUSE).await;
+            paused().await;
             answer = self.send(body.clone()).await;
         }
         let answer = answer?;
