@@ -8,6 +8,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(files, ["proto"])?;
     tonic_prost_build::configure()
         .bytes(".")
+        .extern_path(
+            ".event_store.client.streams.AppendReq.ProposedMessage",
+            "crate::api::grpc::proposed::Proposed",
+        )
         .emit_rerun_if_changed(false)
         .include_file("proto.rs")
         .compile_fds(descriptors)?;

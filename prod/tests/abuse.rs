@@ -7,6 +7,7 @@ mod common;
 
 use std::{fs, time::Duration};
 
+use bytes::{Buf as _, BufMut as _, Bytes};
 use common::{Appended, Server, append, read};
 use rand::{RngExt as _, SeedableRng, rngs::StdRng};
 use stormkeep::api::grpc::proto::event_store::client::{
@@ -17,12 +18,24 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
-use tonic::Code;
+use tonic::{
+    Code, Request, Status,
+    client::Grpc,
+    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
+    transport::Endpoint,
+};
 
 /// Bytes that the process has in memory.
 fn resident_bytes(server: &Server) -> u64 {
     let pages = fs::read_to_string(format!("/proc/{}/statm", server.id())).unwrap();
     pages.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 4096
+}
+
+/// The most that it ever had.
+fn resident_bytes_max(server: &Server) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", server.id())).unwrap();
+    let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    most.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }
 
 /// The next event goes to its stream: the server serves.
@@ -104,6 +117,84 @@ async fn bytes_that_make_no_sense_end_their_connection_and_nothing_else() {
     let status = read_of(&server, not_utf8).await;
     assert_eq!(status.code(), Code::InvalidArgument);
     assert!(status.message().contains("stream_name"), "{}", status.message());
+    assert!(server.stop());
+}
+
+/// Messages as they are sent.
+struct Raw;
+
+impl Codec for Raw {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Raw;
+    type Decoder = Raw;
+
+    fn encoder(&mut self) -> Raw {
+        Raw
+    }
+
+    fn decoder(&mut self) -> Raw {
+        Raw
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, message: Bytes, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        into.put(message);
+        Ok(())
+    }
+}
+
+impl Decoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(from.copy_to_bytes(from.remaining())))
+    }
+}
+
+/// A field of a message with these bytes.
+fn field(tag: u32, bytes: &[u8]) -> Vec<u8> {
+    let mut message = Vec::new();
+    prost::encoding::bytes::encode(tag, &bytes.to_vec(), &mut message);
+    message
+}
+
+/// Two bytes for each: of a message of 4 MiB the parser could make hundreds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_of_empty_parts_does_not_take_many_times_its_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = Server::start(folder.path(), &["--log-level", "warn"]).unwrap();
+    let mut count = 0;
+    serves(&server, &mut count).await;
+    let before = resident_bytes_max(&server);
+    let empty = |tag: u8| [tag << 3 | 2, 0].repeat(2_000_000);
+    let channel = Endpoint::from_shared(format!("http://{}", server.address)).unwrap();
+    let mut client = Grpc::new(channel.connect().await.unwrap());
+    for (method, message) in [
+        // An event with two million entries in the map of its metadata.
+        ("Append", field(2, &empty(2))),
+        // Two million events.
+        ("BatchAppend", empty(3)),
+    ] {
+        client.ready().await.unwrap();
+        let path = format!("/event_store.client.streams.Streams/{method}").parse().unwrap();
+        let message = tokio_stream::once(Bytes::from(message));
+        let answers = client.streaming(Request::new(message), path, Raw).await;
+        let refused = match answers {
+            Ok(answers) => answers.into_inner().message().await.expect_err(method),
+            Err(refused) => refused,
+        };
+        assert_eq!(refused.code(), Code::InvalidArgument, "{method}: {refused}");
+        let grown = resident_bytes_max(&server).saturating_sub(before);
+        println!("{method}: {refused}; {grown} bytes more at the most");
+        assert!(grown < 200 * MIB, "{method}: {grown} bytes for a message of 4 MB");
+        serves(&server, &mut count).await;
+    }
     assert!(server.stop());
 }
 

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use stormkeep::api::grpc::proto::event_store::client::{
-    Empty, StreamIdentifier, Uuid,
-    streams::{
-        AppendReq, ReadReq, append_req, append_resp, read_req, read_resp,
-        streams_client::StreamsClient,
+use stormkeep::api::grpc::{
+    proposed::Proposed,
+    proto::event_store::client::{
+        Empty, StreamIdentifier, Uuid,
+        streams::{
+            AppendReq, ReadReq, append_req, append_resp, read_req, read_resp,
+            streams_client::StreamsClient,
+        },
+        uuid,
     },
-    uuid,
 };
 use tonic::{
     Code, Request, Status,
@@ -79,15 +82,12 @@ impl Client {
                 Empty {},
             )),
         };
-        let message = append_req::ProposedMessage {
+        let message = Proposed {
             id: Some(Uuid {
                 value: Some(uuid::Value::String(::uuid::Uuid::from_u128(id).to_string())),
             }),
-            metadata: [
-                ("type".to_owned(), "tested".to_owned()),
-                ("content-type".to_owned(), "application/octet-stream".to_owned()),
-            ]
-            .into(),
+            kind: Some("tested".into()),
+            content_type: Some("application/octet-stream".into()),
             data: vec![7; 64].into(),
             ..Default::default()
         };

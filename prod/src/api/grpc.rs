@@ -32,6 +32,7 @@ mod deadline;
 mod expected;
 mod info;
 mod persistent;
+pub mod proposed;
 mod read;
 pub mod request;
 pub mod response;

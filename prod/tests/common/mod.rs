@@ -10,13 +10,16 @@ use std::{
     time::Duration,
 };
 
-use stormkeep::api::grpc::proto::event_store::client::{
-    Empty, Property, StreamIdentifier, Uuid,
-    streams::{
-        AppendReq, ReadReq, append_req, append_resp, read_req, read_resp,
-        streams_client::StreamsClient,
+use stormkeep::api::grpc::{
+    proposed::Proposed,
+    proto::event_store::client::{
+        Empty, StreamIdentifier, Uuid,
+        streams::{
+            AppendReq, ReadReq, append_req, append_resp, read_req, read_resp,
+            streams_client::StreamsClient,
+        },
+        uuid,
     },
-    uuid,
 };
 use tonic::{Code, Status, transport::Channel};
 
@@ -122,12 +125,12 @@ pub(crate) async fn append(
         stream_identifier: Some(identifier(stream)),
         expected_stream_revision: Some(expected),
     };
-    let metadata = [("type", "tested"), ("content-type", "application/octet-stream")];
-    let message = append_req::ProposedMessage {
+    let message = Proposed {
         id: Some(Uuid {
             value: Some(uuid::Value::String(::uuid::Uuid::from_u128(id).to_string())),
         }),
-        metadata: metadata.map(|(k, v)| Property { key: k.into(), value: v.into() }).into(),
+        kind: Some("tested".into()),
+        content_type: Some("application/octet-stream".into()),
         custom_metadata: bytes::Bytes::new(),
         data: vec![b'x'; bytes].into(),
     };

@@ -19,12 +19,12 @@ use tonic::{Status, Streaming};
 use super::{
     deadline::Deadline,
     expected::{Demand, repeated},
+    proposed::Events,
     proto::event_store::client::{
         Uuid,
         streams::{BatchAppendReq, BatchAppendResp, batch_append_resp},
     },
-    request::{self, Events},
-    response,
+    request, response,
     streams::too_large,
     trouble::Trouble,
 };
@@ -197,7 +197,7 @@ impl Parts {
         };
         self.bytes -= partial.events.bytes();
         for proposed in part.proposed_messages {
-            if let Err(trouble) = partial.events.push(proposed.into()) {
+            if let Err(trouble) = partial.events.push_encoded(proposed) {
                 if !is_final {
                     self.partial.insert(id, None);
                 }

@@ -1,10 +1,14 @@
 use bytes::Bytes;
+use prost::Message;
 
 use super::*;
-use crate::api::grpc::proto::event_store::client::{
-    Property, StreamIdentifier,
-    streams::batch_append_req::{self, ProposedMessage, options::ExpectedStreamPosition},
-    uuid,
+use crate::api::grpc::{
+    proposed::Proposed,
+    proto::event_store::client::{
+        StreamIdentifier,
+        streams::batch_append_req::{self, options::ExpectedStreamPosition},
+        uuid,
+    },
 };
 
 fn id(n: u128) -> Option<Uuid> {
@@ -18,13 +22,15 @@ fn part(correlation: u128, options: bool, bytes: &[usize], is_final: bool) -> Ba
         expected_stream_position: Some(ExpectedStreamPosition::NoStream(())),
         deadline_option: None,
     });
-    let proposed = |bytes: &usize| ProposedMessage {
-        id: id(*bytes as u128),
-        metadata: [("type", "joined"), ("content-type", "application/octet-stream")]
-            .map(|(key, value)| Property { key: key.into(), value: value.into() })
-            .into(),
-        custom_metadata: Bytes::new(),
-        data: Bytes::from(vec![0; *bytes]),
+    let proposed = |bytes: &usize| {
+        let proposed = Proposed {
+            id: id(*bytes as u128),
+            kind: Some(Bytes::from_static(b"joined")),
+            content_type: Some(Bytes::from_static(b"application/octet-stream")),
+            custom_metadata: Bytes::new(),
+            data: Bytes::from(vec![0; *bytes]),
+        };
+        proposed.encode_to_vec().into()
     };
     let proposed_messages = bytes.iter().map(proposed).collect();
     BatchAppendReq { correlation_id: id(correlation), options, proposed_messages, is_final }

@@ -1,22 +1,14 @@
 //! From the protocol's requests to the core's.
 
-use std::{fmt::Display, sync::Arc, time::Duration};
+use std::{fmt::Display, time::Duration};
 
-use bytes::Bytes;
-use stormkeep_core::{
-    append::Direction,
-    event::{Event, EventId, Format},
-    head::TOMBSTONE,
-    limits::{ENTRY_BYTES_MAX, EVENTS_PER_APPEND_MAX, InvalidAppend},
-    stream::StreamName,
-    time::GlobalPosition,
-};
+use stormkeep_core::{append::Direction, stream::StreamName, time::GlobalPosition};
 
 use super::{
     proto::event_store::client::{
-        Property, StreamIdentifier, Uuid,
+        StreamIdentifier, Uuid,
         streams::{
-            append_req, batch_append_req,
+            batch_append_req,
             read_req::{
                 Options,
                 options::{
@@ -71,92 +63,6 @@ pub fn id(field: impl Display, id: Option<&Uuid>) -> Result<u128, Trouble> {
         }
         None => Err(Trouble::invalid(&field.to_string(), "missing")),
     }
-}
-
-/// An event as it was proposed.
-pub(crate) struct Proposed {
-    id: Option<Uuid>,
-    metadata: Vec<Property>,
-    custom_metadata: Bytes,
-    data: Bytes,
-}
-
-impl From<append_req::ProposedMessage> for Proposed {
-    fn from(it: append_req::ProposedMessage) -> Self {
-        let append_req::ProposedMessage { id, metadata, custom_metadata, data } = it;
-        Proposed { id, metadata, custom_metadata, data }
-    }
-}
-
-impl From<batch_append_req::ProposedMessage> for Proposed {
-    fn from(it: batch_append_req::ProposedMessage) -> Self {
-        let batch_append_req::ProposedMessage { id, metadata, custom_metadata, data } = it;
-        Proposed { id, metadata, custom_metadata, data }
-    }
-}
-
-/// The events of one append as they come in. It holds no more than an append may have.
-#[derive(Default)]
-pub(crate) struct Events {
-    events: Vec<Event>,
-    bytes: usize,
-}
-
-impl Events {
-    /// Takes the next event.
-    pub(crate) fn push(&mut self, proposed: Proposed) -> Result<(), Trouble> {
-        let index = self.events.len();
-        if index == EVENTS_PER_APPEND_MAX {
-            return Err(InvalidAppend::TooManyEvents { count: index + 1 }.into());
-        }
-        let event = event(index, proposed)?;
-        self.bytes += event.bytes();
-        if self.bytes > ENTRY_BYTES_MAX {
-            return Err(InvalidAppend::AppendTooLarge { bytes: self.bytes }.into());
-        }
-        self.events.push(event);
-        Ok(())
-    }
-
-    /// Bytes of the events so far.
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// All of them.
-    pub(crate) fn done(self) -> Arc<[Event]> {
-        self.events.into()
-    }
-}
-
-fn event(index: usize, proposed: Proposed) -> Result<Event, Trouble> {
-    let id = EventId(id(format_args!("events[{index}].id"), proposed.id.as_ref())?);
-    let field = |name: &str| format!("events[{index}].metadata[{name}]");
-    let property = |name: &'static str| {
-        let mut named = proposed.metadata.iter().rev().filter(|entry| entry.key == name);
-        let value = &named.next().ok_or(Trouble::MissingProperty(name))?.value;
-        std::str::from_utf8(value)
-            .map_err(|error| Trouble::invalid(&field(name), format!("not UTF-8: {error}")))
-    };
-    let kind = property("type")?;
-    if kind.is_empty() {
-        return Err(Trouble::invalid(&field("type"), "empty; give the event a type"));
-    }
-    if kind == TOMBSTONE {
-        let why = format!("`{TOMBSTONE}` is what Tombstone writes; call it instead");
-        return Err(Trouble::invalid(&field("type"), why));
-    }
-    let format = match property("content-type")? {
-        "application/json" => Format::Json,
-        "application/octet-stream" => Format::Bytes,
-        other => {
-            let why = format!("`{other}`; one of application/json and application/octet-stream");
-            return Err(Trouble::invalid(&field("content-type"), why));
-        }
-    };
-    let kind = kind.into();
-    let Proposed { data, custom_metadata: metadata, .. } = proposed;
-    Ok(Event { id, kind, format, data, metadata })
 }
 
 /// What is read.

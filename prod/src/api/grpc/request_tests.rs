@@ -1,4 +1,4 @@
-use stormkeep_core::limits::EVENT_BYTES_MAX;
+use bytes::Bytes;
 
 use super::*;
 use crate::api::grpc::proto::event_store::client::{
@@ -12,29 +12,9 @@ fn named(name: &[u8]) -> Option<StreamIdentifier> {
     Some(StreamIdentifier { stream_name: Bytes::copy_from_slice(name) })
 }
 
-fn text(id: &str) -> Option<Uuid> {
-    Some(Uuid { value: Some(uuid::Value::String(id.into())) })
-}
-
-fn property(key: &'static str, value: &'static str) -> Property {
-    Property {
-        key: Bytes::from_static(key.as_bytes()),
-        value: Bytes::from_static(value.as_bytes()),
-    }
-}
-
 fn why(trouble: Trouble) -> String {
     let Trouble::Invalid(why) = trouble else { panic!("{trouble:?}") };
     why
-}
-
-fn proposed(id: u128, bytes: usize) -> Proposed {
-    Proposed {
-        id: text(&::uuid::Uuid::from_u128(id).to_string()),
-        metadata: vec![property("type", "joined"), property("content-type", "application/json")],
-        custom_metadata: Bytes::new(),
-        data: Bytes::from(vec![b'x'; bytes]),
-    }
 }
 
 #[test]
@@ -46,64 +26,6 @@ fn a_name_is_utf8_and_no_view() {
     assert!(why(stream_name(named(b"$all")).unwrap_err()).contains("`$all` is no stream"));
     assert!(why(stream_name(named(b"")).unwrap_err()).starts_with("stream: "));
     assert!(why(stream_name(named(b"$$$$x")).unwrap_err()).starts_with("stream: "));
-}
-
-#[test]
-fn what_an_event_lacks_is_named() {
-    let mut events = Events::default();
-    events.push(proposed(1, 2)).unwrap();
-    let mut no_id = proposed(1, 2);
-    no_id.id = None;
-    assert_eq!(why(events.push(no_id).unwrap_err()), "events[1].id: missing");
-    let mut bad_id = proposed(1, 2);
-    bad_id.id = text("7");
-    assert!(why(events.push(bad_id).unwrap_err()).starts_with("events[1].id: `7` is no UUID"));
-    for name in ["type", "content-type"] {
-        let mut lacking = proposed(1, 2);
-        lacking.metadata.retain(|entry| entry.key != name);
-        assert_eq!(events.push(lacking).unwrap_err(), Trouble::MissingProperty(name));
-    }
-    for (name, value) in [("type", ""), ("type", "$streamDeleted"), ("content-type", "text/x")] {
-        let mut bad = proposed(1, 2);
-        // Of a map that has a key twice, the last value is meant.
-        bad.metadata.push(property(name, value));
-        let why = why(events.push(bad).unwrap_err());
-        assert!(why.starts_with(&format!("events[1].metadata[{name}]: ")), "{why}");
-        bad = proposed(1, 2);
-        bad.metadata.push(Property { value: Bytes::from_static(b"\xff"), ..property(name, "") });
-        let why = self::why(events.push(bad).unwrap_err());
-        assert!(why.starts_with(&format!("events[1].metadata[{name}]: not UTF-8")), "{why}");
-    }
-}
-
-#[test]
-fn events_are_refused_before_too_many_are_held() {
-    let mut events = Events::default();
-    assert!(matches!(events.push(proposed(1, 2_000_000)), Err(Trouble::TooLarge(_))));
-    assert_eq!(events.done().len(), 0);
-    let mut events = Events::default();
-    events.push(proposed(1, EVENT_BYTES_MAX - 6)).unwrap();
-    assert_eq!(events.bytes(), EVENT_BYTES_MAX);
-    assert!(matches!(events.push(proposed(2, 100_000)), Err(Trouble::TooLarge(_))));
-    let mut events = Events::default();
-    for id in 0..4096 {
-        events.push(proposed(id, 0)).unwrap();
-    }
-    assert!(why(events.push(proposed(0, 0)).unwrap_err()).starts_with("events: 4097 events"));
-}
-
-#[test]
-fn the_same_events_are_the_same_append() {
-    let append = |ids: &[u128], bytes: usize| {
-        let mut events = Events::default();
-        ids.iter().for_each(|id| events.push(proposed(*id, bytes)).unwrap());
-        crate::append_id::append_id(&events.done())
-    };
-    assert_eq!(append(&[1, 2], 3), append(&[1, 2], 4));
-    assert_ne!(append(&[1, 2], 3), append(&[2, 1], 3));
-    assert_ne!(append(&[1], 3), append(&[1, 2], 3));
-    // Never to change: a client may repeat an append to a newer server. The MD5 of 15 bytes of 0 and one of 1.
-    assert_eq!(append(&[1], 0).0, 0xcf40_4dc8_0617_8c24_5b5b_4fe2_531e_6d8c);
 }
 
 fn options(what: StreamOption, count: CountOption) -> Options {

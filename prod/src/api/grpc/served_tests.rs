@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
+use prost::Message;
 use proto::event_store::client::{
     Empty, Property, StreamIdentifier, Uuid,
     gossip::gossip_client::GossipClient,
@@ -19,7 +20,7 @@ use proto::event_store::client::{
 };
 use tonic::{Code, Status};
 
-use super::*;
+use super::{proposed::Proposed, *};
 use crate::{
     api::Api,
     disk::Options,
@@ -48,10 +49,14 @@ fn id(n: u128) -> Option<Uuid> {
     Some(Uuid { value: Some(uuid::Value::String(::uuid::Uuid::from_u128(n).to_string())) })
 }
 
-fn properties(kind: &str) -> Vec<Property> {
-    [("type", kind), ("content-type", "application/octet-stream")]
-        .map(|(key, value)| Property { key: key.to_owned().into(), value: value.to_owned().into() })
-        .into()
+fn proposed(n: u128, kind: &str) -> Proposed {
+    Proposed {
+        id: id(n),
+        kind: Some(Bytes::copy_from_slice(kind.as_bytes())),
+        content_type: Some(Bytes::from_static(b"application/octet-stream")),
+        custom_metadata: Bytes::new(),
+        data: Bytes::from_static(b"data"),
+    }
 }
 
 fn append(
@@ -64,12 +69,8 @@ fn append(
         expected_stream_revision: Some(demand),
     });
     let events = kinds.iter().map(|kind| {
-        append_req::Content::ProposedMessage(append_req::ProposedMessage {
-            id: id(::uuid::Uuid::new_v4().as_u128()),
-            metadata: properties(kind),
-            custom_metadata: Bytes::new(),
-            data: Bytes::from_static(b"data"),
-        })
+        let n = ::uuid::Uuid::new_v4().as_u128();
+        append_req::Content::ProposedMessage(proposed(n, kind))
     });
     let all: Vec<_> = std::iter::once(options).chain(events).collect();
     stream::iter(all.into_iter().map(|content| AppendReq { content: Some(content) }))
@@ -259,12 +260,7 @@ async fn a_batch_is_answered_append_by_append() {
             }),
             deadline_option: None,
         }),
-        proposed_messages: vec![batch_append_req::ProposedMessage {
-            id: id(correlation),
-            metadata: properties("a"),
-            custom_metadata: Bytes::new(),
-            data: Bytes::new(),
-        }],
+        proposed_messages: vec![proposed(correlation, "a").encode_to_vec().into()],
         is_final: true,
     };
     served.append("t", &["b"]).await;

@@ -14,12 +14,13 @@ use super::{
     batch::batch,
     deadline::Deadline,
     expected::Demand,
+    proposed::Events,
     proto::event_store::client::streams::{
         AppendReq, AppendResp, BatchAppendReq, BatchAppendResp, DeleteReq, DeleteResp, ReadReq,
         ReadResp, TombstoneReq, TombstoneResp, append_req, streams_server,
     },
     read::read,
-    request::{self, Asked, Events},
+    request::{self, Asked},
     response,
     subscribe::subscribe,
     trouble::Trouble,
@@ -87,7 +88,7 @@ impl<E: Env> streams_server::Streams for Streams<E> {
                     let why = "every message behind the first must have one";
                     return Err(invalid(Trouble::invalid("proposed_message", why)));
                 };
-                events.push(proposed.into()).map_err(invalid)?;
+                events.push(proposed).map_err(invalid)?;
             }
             Ok((stream, expected, events.done()))
         };
