@@ -8,6 +8,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(files, ["proto"])?;
     tonic_prost_build::configure()
         .bytes(".")
+        // Written by hand, with prost's own encoding of fields: see there.
         .extern_path(
             ".event_store.client.streams.AppendReq.ProposedMessage",
             "crate::api::grpc::proposed::Proposed",

@@ -9,20 +9,30 @@ use std::{fs, time::Duration};
 
 use bytes::{Buf as _, BufMut as _, Bytes};
 use common::{Appended, Server, append, read};
+use http::uri::PathAndQuery;
+use prost::Message as _;
 use rand::{RngExt as _, SeedableRng, rngs::StdRng};
-use stormkeep::api::grpc::proto::event_store::client::{
-    Empty, StreamIdentifier,
-    streams::{ReadReq, read_req},
+use stormkeep::api::grpc::{
+    proposed::Proposed,
+    proto::event_store::client::{
+        Empty, StreamIdentifier, Uuid,
+        streams::{
+            AppendReq, AppendResp, BatchAppendReq, BatchAppendResp, ReadReq, append_req,
+            append_resp, batch_append_req, batch_append_resp, read_req,
+        },
+        uuid,
+    },
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
     Code, Request, Status,
     client::Grpc,
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
-    transport::Endpoint,
+    transport::{Channel, Endpoint},
 };
 
 /// Bytes that the process has in memory.
@@ -164,7 +174,18 @@ fn field(tag: u32, bytes: &[u8]) -> Vec<u8> {
     message
 }
 
-/// Two bytes for each: of a message of 4 MiB the parser could make hundreds.
+async fn raw(server: &Server) -> Grpc<Channel> {
+    let endpoint = Endpoint::from_shared(format!("http://{}", server.address)).unwrap();
+    let mut client = Grpc::new(endpoint.connect().await.unwrap());
+    client.ready().await.unwrap();
+    client
+}
+
+fn method(name: &str) -> PathAndQuery {
+    format!("/event_store.client.streams.Streams/{name}").parse().unwrap()
+}
+
+/// Two bytes for each: of a message of 4 MB the parser could make hundreds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_of_empty_parts_does_not_take_many_times_its_bytes() {
     let folder = tempfile::tempdir().unwrap();
@@ -173,28 +194,94 @@ async fn a_message_of_empty_parts_does_not_take_many_times_its_bytes() {
     serves(&server, &mut count).await;
     let before = resident_bytes_max(&server);
     let empty = |tag: u8| [tag << 3 | 2, 0].repeat(2_000_000);
-    let channel = Endpoint::from_shared(format!("http://{}", server.address)).unwrap();
-    let mut client = Grpc::new(channel.connect().await.unwrap());
-    for (method, message) in [
-        // An event with two million entries in the map of its metadata.
-        ("Append", field(2, &empty(2))),
-        // Two million events.
-        ("BatchAppend", empty(3)),
-    ] {
-        client.ready().await.unwrap();
-        let path = format!("/event_store.client.streams.Streams/{method}").parse().unwrap();
-        let message = tokio_stream::once(Bytes::from(message));
-        let answers = client.streaming(Request::new(message), path, Raw).await;
-        let refused = match answers {
-            Ok(answers) => answers.into_inner().message().await.expect_err(method),
-            Err(refused) => refused,
+
+    // An event with two million entries in the map of its metadata.
+    let event = Bytes::from(field(2, &empty(2)));
+    let mut client = raw(&server).await;
+    let append =
+        client.client_streaming(Request::new(tokio_stream::once(event)), method("Append"), Raw);
+    let refused = append.await.expect_err("it has no options");
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+    let grown = resident_bytes_max(&server).saturating_sub(before);
+    println!("{refused}; {grown} bytes more at the most");
+    assert!(grown < 64 * MIB, "{grown} bytes for a message of 4 MB");
+    serves(&server, &mut count).await;
+
+    // Two million events.
+    let batch = BatchAppendReq {
+        correlation_id: Some(Uuid {
+            value: Some(uuid::Value::Structured(uuid::Structured::default())),
+        }),
+        options: Some(batch_append_req::Options {
+            stream_identifier: Some(StreamIdentifier { stream_name: "empty".into() }),
+            expected_stream_position: Some(batch_append_req::options::ExpectedStreamPosition::Any(
+                (),
+            )),
+            deadline_option: None,
+        }),
+        ..Default::default()
+    };
+    let batch = Bytes::from([batch.encode_to_vec(), empty(3)].concat());
+    let mut client = raw(&server).await;
+    let appends =
+        client.streaming(Request::new(tokio_stream::once(batch)), method("BatchAppend"), Raw);
+    let mut answers = appends.await.unwrap().into_inner();
+    let answer = answers.message().await.unwrap().expect("it is answered");
+    let answer = BatchAppendResp::decode(answer).unwrap();
+    let Some(batch_append_resp::Result::Error(refused)) = answer.result else {
+        panic!("it is taken")
+    };
+    assert!(refused.message.contains("events[0].id: missing"), "{refused:?}");
+    let grown = resident_bytes_max(&server).saturating_sub(before);
+    println!("{}; {grown} bytes more at the most", refused.message);
+    assert!(grown < 200 * MIB, "{grown} bytes for a message of 4 MB");
+    serves(&server, &mut count).await;
+    assert!(server.stop());
+}
+
+/// Of a message, what is no part of an event is let go while the append is not whole.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn small_events_in_large_messages_are_held_as_small_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = Server::start(folder.path(), &["--log-level", "warn"]).unwrap();
+    let mut count = 0;
+    serves(&server, &mut count).await;
+    let before = resident_bytes(&server);
+    let options = append_req::Options {
+        stream_identifier: Some(StreamIdentifier { stream_name: "small".into() }),
+        expected_stream_revision: Some(append_req::options::ExpectedStreamRevision::Any(Empty {})),
+    };
+    let options = AppendReq { content: Some(append_req::Content::Options(options)) };
+    let ignored = field(2, &[field(1, b"ignored"), field(2, &[b'x'; 3_900_000])].concat());
+    let event = |n: u64| {
+        let structured =
+            uuid::Structured { most_significant_bits: 7, least_significant_bits: n as i64 };
+        let proposed = Proposed {
+            id: Some(Uuid { value: Some(uuid::Value::Structured(structured)) }),
+            kind: Some("tested".into()),
+            content_type: Some("application/octet-stream".into()),
+            custom_metadata: "m".into(),
+            data: "d".into(),
         };
-        assert_eq!(refused.code(), Code::InvalidArgument, "{method}: {refused}");
-        let grown = resident_bytes_max(&server).saturating_sub(before);
-        println!("{method}: {refused}; {grown} bytes more at the most");
-        assert!(grown < 200 * MIB, "{method}: {grown} bytes for a message of 4 MB");
-        serves(&server, &mut count).await;
+        Bytes::from(field(2, &[proposed.encode_to_vec(), ignored.clone()].concat()))
+    };
+    let (sent, messages) = tokio::sync::mpsc::channel(1);
+    let mut client = raw(&server).await;
+    let append = tokio::spawn(async move {
+        let messages = ReceiverStream::new(messages);
+        client.client_streaming(Request::new(messages), method("Append"), Raw).await
+    });
+    sent.send(Bytes::from(options.encode_to_vec())).await.unwrap();
+    for n in 0..100 {
+        sent.send(event(n)).await.unwrap();
     }
+    serves(&server, &mut count).await;
+    let grown = resident_bytes(&server).saturating_sub(before);
+    println!("{grown} bytes more for 100 events of two bytes in 390 MB");
+    assert!(grown < 100 * MIB, "{grown} bytes");
+    drop(sent);
+    let answer = AppendResp::decode(append.await.unwrap().unwrap().into_inner()).unwrap();
+    assert!(matches!(answer.result, Some(append_resp::Result::Success(_))), "{answer:?}");
     assert!(server.stop());
 }
 

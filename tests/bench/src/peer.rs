@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 pub mod ceiling;
+pub mod long_call;
 pub mod message_db;
 pub mod nats;
 pub mod postgres;
 pub mod redis;
-pub mod session;
 pub mod sierra;
 pub mod stormkeep;
 

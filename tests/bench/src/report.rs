@@ -156,7 +156,7 @@ pub fn print(
     println!("{}\n", machine.line());
     println!(
         "Appends: one event of {EVENT_BYTES} B with the exact expected version, {} streams. Reads: {READ_EVENTS} events.\n{} s a run after {} s of warm-up; the median of {runs} run(s).\n`x`: how many times better Stormkeep is \
-         (more calls a second; for latency, less time). Above 1 Stormkeep is ahead, below 1 behind.\n",
+         (more calls a second; for latency, less time). Above 1 Stormkeep is ahead, below 1 behind; a ceiling is compared with the same calls.\n",
         grouped(STREAMS as f64),
         settings.seconds,
         settings.warm_up_seconds

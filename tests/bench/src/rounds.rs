@@ -9,8 +9,8 @@ use crate::{
     Arguments,
     machine::{Machine, Scratch},
     peer::{
-        Peer, Place, ceiling::Ceiling, message_db::MessageDb, nats::Nats, postgres::Postgres,
-        redis::Redis, session::Session, sierra::Sierra, stormkeep::Stormkeep,
+        Peer, Place, ceiling::Ceiling, long_call::LongCall, message_db::MessageDb, nats::Nats,
+        postgres::Postgres, redis::Redis, sierra::Sierra, stormkeep::Stormkeep,
     },
     report::{self, Row},
     workload::{self, Sample, Settings, Streams},
@@ -45,8 +45,9 @@ fn entries() -> Vec<Entry> {
     vec![
         entry::<Stormkeep>(&LINES),
         entry::<Ceiling>(&LINES[..3]),
-        entry::<Session<Stormkeep>>(&LINES),
-        entry::<Session<Ceiling>>(&LINES[..2]),
+        // It reads as Stormkeep does.
+        entry::<LongCall<Stormkeep>>(&["appends-64", "appends-256", "latency"]),
+        entry::<LongCall<Ceiling>>(&LINES[..2]),
         entry::<Redis>(&LINES),
         entry::<Postgres>(&LINES),
         entry::<MessageDb>(&LINES),

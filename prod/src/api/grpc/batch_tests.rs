@@ -94,3 +94,20 @@ fn unfinished_appends_are_bounded_in_number_and_bytes() {
     }
     assert_eq!(taken, 8);
 }
+
+#[test]
+fn a_broken_event_refuses_its_append_and_no_other() {
+    let mut parts = Parts::default();
+    assert!(matches!(parts.take(part(1, true, &[1], false)), Ok(Taken::More)));
+    let mut broken = part(2, true, &[1, 1], false);
+    broken.proposed_messages.insert(1, Bytes::from_static(b"\xff"));
+    let why = refused(parts.take(broken));
+    assert!(why.contains("events[1]: "), "{why}");
+    assert!(matches!(parts.take(part(2, false, &[1], true)), Ok(Taken::More)), "the rest of it");
+    let Ok(Taken::Whole(whole)) = parts.take(part(1, false, &[1], true)) else {
+        panic!("the other is whole")
+    };
+    assert_eq!(whole.events.done().len(), 2);
+    assert_eq!(parts.bytes, 0);
+    assert!(parts.partial.is_empty());
+}

@@ -1,4 +1,5 @@
-//! The events of an append, from what is proposed of them. Of what comes in, no more is kept than an append may have.
+//! The events of an append, from what is proposed of them. Of what comes in, no more is kept than an append may have: an
+//! event's bytes are copied out of the message that brought them, which may be many times as large.
 
 use std::sync::Arc;
 
@@ -23,7 +24,7 @@ const TYPE: &str = "type";
 const CONTENT_TYPE: &str = "content-type";
 
 /// The protocol's `AppendReq.ProposedMessage`. Of its metadata, a `map<string, string>`, only what means something here is
-/// kept: a map of empty entries would take thirty times the bytes that were sent.
+/// kept: a list of empty entries would take thirty times the bytes that were sent.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Proposed {
     /// Its id; an event must have one.
@@ -38,8 +39,8 @@ pub struct Proposed {
     pub data: Bytes,
 }
 
-/// Its fields.
-mod tag {
+/// Numbers of its fields.
+mod number {
     pub(super) const ID: u32 = 1;
     pub(super) const METADATA: u32 = 2;
     pub(super) const CUSTOM_METADATA: u32 = 3;
@@ -55,18 +56,25 @@ impl Proposed {
             .into_iter()
             .flatten()
     }
+
+    fn payloads(&self) -> impl Iterator<Item = (u32, &Bytes)> {
+        let payloads =
+            [(number::CUSTOM_METADATA, &self.custom_metadata), (number::DATA, &self.data)];
+        payloads.into_iter().filter(|(_, bytes)| !bytes.is_empty())
+    }
 }
 
 impl Message for Proposed {
     fn encode_raw(&self, buf: &mut impl BufMut) {
         if let Some(id) = &self.id {
-            encoding::message::encode(tag::ID, id, buf);
+            encoding::message::encode(number::ID, id, buf);
         }
         for property in self.properties() {
-            encoding::message::encode(tag::METADATA, &property, buf);
+            encoding::message::encode(number::METADATA, &property, buf);
         }
-        encoding::bytes::encode(tag::CUSTOM_METADATA, &self.custom_metadata, buf);
-        encoding::bytes::encode(tag::DATA, &self.data, buf);
+        for (number, bytes) in self.payloads() {
+            encoding::bytes::encode(number, bytes, buf);
+        }
     }
 
     fn merge_field(
@@ -77,10 +85,10 @@ impl Message for Proposed {
         ctx: DecodeContext,
     ) -> Result<(), DecodeError> {
         match tag {
-            tag::ID => {
+            number::ID => {
                 encoding::message::merge(wire_type, self.id.get_or_insert_default(), buf, ctx)
             }
-            tag::METADATA => {
+            number::METADATA => {
                 let mut property = Property::default();
                 encoding::message::merge(wire_type, &mut property, buf, ctx)?;
                 // Of two with one key the last holds.
@@ -91,21 +99,20 @@ impl Message for Proposed {
                 }
                 Ok(())
             }
-            tag::CUSTOM_METADATA => {
+            number::CUSTOM_METADATA => {
                 encoding::bytes::merge(wire_type, &mut self.custom_metadata, buf, ctx)
             }
-            tag::DATA => encoding::bytes::merge(wire_type, &mut self.data, buf, ctx),
+            number::DATA => encoding::bytes::merge(wire_type, &mut self.data, buf, ctx),
             _ => encoding::skip_field(wire_type, tag, buf, ctx),
         }
     }
 
     fn encoded_len(&self) -> usize {
-        let id = self.id.as_ref().map_or(0, |id| encoding::message::encoded_len(tag::ID, id));
+        let id = self.id.as_ref().map_or(0, |id| encoding::message::encoded_len(number::ID, id));
         let properties = self.properties();
-        let properties = properties.map(|it| encoding::message::encoded_len(tag::METADATA, &it));
-        id + properties.sum::<usize>()
-            + encoding::bytes::encoded_len(tag::CUSTOM_METADATA, &self.custom_metadata)
-            + encoding::bytes::encoded_len(tag::DATA, &self.data)
+        let properties = properties.map(|it| encoding::message::encoded_len(number::METADATA, &it));
+        let payloads = self.payloads().map(|(number, it)| encoding::bytes::encoded_len(number, it));
+        id + properties.sum::<usize>() + payloads.sum::<usize>()
     }
 
     fn clear(&mut self) {
@@ -155,7 +162,7 @@ impl Events {
 }
 
 fn event(index: usize, proposed: Proposed) -> Result<Event, Trouble> {
-    let Proposed { id, kind, content_type, custom_metadata: metadata, data } = proposed;
+    let Proposed { id, kind, content_type, custom_metadata, data } = proposed;
     let id = EventId(request::id(format_args!("events[{index}].id"), id.as_ref())?);
     let field = |name: &str| format!("events[{index}].metadata[{name}]");
     let kind = text(&kind, TYPE, field)?;
@@ -174,6 +181,7 @@ fn event(index: usize, proposed: Proposed) -> Result<Event, Trouble> {
             return Err(Trouble::invalid(&field(CONTENT_TYPE), why));
         }
     };
+    let [data, metadata] = [data, custom_metadata].map(|bytes| Bytes::copy_from_slice(&bytes));
     Ok(Event { id, kind: kind.into(), format, data, metadata })
 }
 

@@ -9,8 +9,9 @@ use tokio_stream::{Stream as Items, StreamExt, wrappers::TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    KIND, Peer, Place, payload,
-    session::Spoken,
+    KIND, Peer, Place,
+    long_call::Spoken,
+    payload,
     stormkeep::{StreamsConnection, StreamsSubscription},
 };
 use crate::{
@@ -69,8 +70,8 @@ impl Peer for Ceiling {
 }
 
 impl Spoken for Ceiling {
-    const SESSION_NAME: &'static str = "ceiling-session";
-    const SESSION_TITLE: &'static str = "Ceiling, one long call";
+    const LONG_CALL_NAME: &'static str = "long-call-ceiling";
+    const LONG_CALL_TITLE: &'static str = "Ceiling, one long call";
 
     fn port(&self) -> u16 {
         self.port

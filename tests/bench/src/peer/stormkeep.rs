@@ -13,8 +13,8 @@ use bytes::{Bytes, BytesMut};
 use prost::Message;
 
 use super::{
-    Connection, KIND, LATENCY, Peer, Place, Stream, Subscription, event_id, payload,
-    session::Spoken,
+    Connection, KIND, LATENCY, Peer, Place, Stream, Subscription, event_id, long_call::Spoken,
+    payload,
 };
 use crate::{
     grpc::{Grpc, Replies, frame},
@@ -107,8 +107,8 @@ impl Peer for Stormkeep {
 }
 
 impl Spoken for Stormkeep {
-    const SESSION_NAME: &'static str = "stormkeep-session";
-    const SESSION_TITLE: &'static str = "Stormkeep, one long call";
+    const LONG_CALL_NAME: &'static str = "long-call";
+    const LONG_CALL_TITLE: &'static str = "Stormkeep, one long call";
 
     fn port(&self) -> u16 {
         self.port

@@ -1,7 +1,7 @@
 //! Appends as KurrentDB's Node client makes them: each is a message on one call of BatchAppend, which stays open as long as the
 //! connection, and so has no head and no trailers of its own. Still one append is in flight on a connection.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use bytes::{Bytes, BytesMut};
 use h2::SendStream;
 
@@ -12,7 +12,7 @@ use super::{
 use crate::{
     grpc::{Grpc, Replies, frame},
     proto::{
-        client::Empty,
+        client::{Empty, Uuid},
         streams::{BatchAppendReq, BatchAppendResp, batch_append_req, batch_append_resp},
     },
 };
@@ -22,23 +22,23 @@ const UNAVAILABLE: i32 = 14;
 
 /// A peer that speaks the protocol.
 pub trait Spoken: Peer<Subscription = StreamsSubscription> {
-    const SESSION_NAME: &'static str;
-    const SESSION_TITLE: &'static str;
+    const LONG_CALL_NAME: &'static str;
+    const LONG_CALL_TITLE: &'static str;
     fn port(&self) -> u16;
 }
 
 /// The same peer, appended to over one long call.
-pub struct Session<P>(P);
+pub struct LongCall<P>(P);
 
-impl<P: Spoken> Peer for Session<P> {
-    type Connection = SessionConnection;
+impl<P: Spoken> Peer for LongCall<P> {
+    type Connection = LongCallConnection;
     type Subscription = StreamsSubscription;
-    const NAME: &'static str = P::SESSION_NAME;
-    const TITLE: &'static str = P::SESSION_TITLE;
+    const NAME: &'static str = P::LONG_CALL_NAME;
+    const TITLE: &'static str = P::LONG_CALL_TITLE;
     const DURABLE: bool = P::DURABLE;
     const KEEPS: bool = P::KEEPS;
-    const AGAINST: &'static str = "stormkeep-session";
-    const NOTE: &'static str = "the same, but that each append is a message on one call of BatchAppend that stays open, \
+    const AGAINST: &'static str = "long-call";
+    const NOTE: &'static str = "as the row without it, but each append is a message on one call of BatchAppend that stays open, \
          as the Node client's `appendToStream` does it";
 
     async fn install(place: &Place) -> Result<()> {
@@ -53,8 +53,8 @@ impl<P: Spoken> Peer for Session<P> {
         self.0.pid()
     }
 
-    async fn connect(&self) -> Result<SessionConnection> {
-        SessionConnection::connect(self.0.port()).await
+    async fn connect(&self) -> Result<LongCallConnection> {
+        LongCallConnection::connect(self.0.port()).await
     }
 
     async fn subscribe(&self) -> Result<StreamsSubscription> {
@@ -62,32 +62,33 @@ impl<P: Spoken> Peer for Session<P> {
     }
 }
 
-pub struct SessionConnection {
+pub struct LongCallConnection {
     send: SendStream<Bytes>,
     replies: Replies,
     proposals: Proposals,
     body: BytesMut,
-    reads: StreamsConnection,
+    reader: StreamsConnection,
 }
 
-impl SessionConnection {
+impl LongCallConnection {
     async fn connect(port: u16) -> Result<Self> {
         let mut grpc = Grpc::connect(port).await?;
         let path = "/event_store.client.streams.Streams/BatchAppend";
         let (send, replies) = grpc.open(path).await?;
-        let reads = StreamsConnection::over(grpc);
-        Ok(Self { send, replies, proposals: Proposals::new(), body: BytesMut::new(), reads })
+        let reader = StreamsConnection::over(grpc);
+        Ok(Self { send, replies, proposals: Proposals::new(), body: BytesMut::new(), reader })
     }
 
-    async fn send(&mut self, body: Bytes) -> Result<batch_append_resp::Result> {
+    async fn send(&mut self, id: Option<&Uuid>, body: Bytes) -> Result<batch_append_resp::Result> {
         self.send.send_data(body, false)?;
         let answer = self.replies.next::<BatchAppendResp>().await?;
         let answer = answer.context("the call was ended")?;
+        ensure!(answer.correlation_id.as_ref() == id, "the answer to another append");
         answer.result.context("an answer without a result")
     }
 }
 
-impl Connection for SessionConnection {
+impl Connection for LongCallConnection {
     async fn append(&mut self, stream: &mut Stream, count: usize) -> Result<()> {
         use batch_append_req::{Options, options::ExpectedStreamPosition};
         let expected = match stream.events.checked_sub(1) {
@@ -98,8 +99,9 @@ impl Connection for SessionConnection {
             stream_identifier: identifier(&stream.name),
             expected_stream_position: Some(expected),
         };
+        let id = wire_id(event_id());
         let request = BatchAppendReq {
-            correlation_id: wire_id(event_id()),
+            correlation_id: id.clone(),
             options: Some(options),
             proposed_messages: (0..count).map(|_| self.proposals.next()).collect(),
             is_final: true,
@@ -107,7 +109,7 @@ impl Connection for SessionConnection {
         frame(&mut self.body, &request)?;
         let body = self.body.split().freeze();
         loop {
-            match self.send(body.clone()).await? {
+            match self.send(id.as_ref(), body.clone()).await? {
                 batch_append_resp::Result::Success(_) => break,
                 batch_append_resp::Result::Error(error) if error.code == UNAVAILABLE => {
                     paused().await;
@@ -122,6 +124,6 @@ impl Connection for SessionConnection {
     }
 
     async fn read(&mut self, stream: &Stream) -> Result<usize> {
-        self.reads.read(stream).await
+        self.reader.read(stream).await
     }
 }
